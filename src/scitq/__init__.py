@@ -1,0 +1,3 @@
+"""scitq: a distributed task queue for science."""
+
+__version__ = "0.9.0"

@@ -1,0 +1,1 @@
+"""The worker: takes tasks, brings their data, runs them, sends their results."""

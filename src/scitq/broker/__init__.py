@@ -1,0 +1,1 @@
+"""The server: one loop, one database, and the threads that serve it."""

@@ -1,0 +1,1 @@
+"""scitq.yaml: its typed schema and how it is found and read."""

@@ -1,0 +1,1 @@
+"""What goes over the wire: envelope, registry of messages, codec, tokens."""

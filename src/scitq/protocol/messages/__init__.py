@@ -1,0 +1,1 @@
+"""The typed messages, one module per group; importing this package registers them all."""

@@ -1,0 +1,1 @@
+"""Object storages behind one interface."""
