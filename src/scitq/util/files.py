@@ -69,7 +69,7 @@ def remove_tree(path: Path) -> None:
         path.unlink(missing_ok=True)
         return
 
-    def allow_and_retry(function: object, name: str, _error: object) -> None:
+    def allow_and_retry(_function: object, name: str, _error: object) -> None:
         parent = Path(name).parent
         for folder in (parent, Path(name)):
             if folder.is_dir() and not folder.is_symlink():

@@ -1,0 +1,1 @@
+"""Tests of scitq; `tests.lib` holds what they share."""
