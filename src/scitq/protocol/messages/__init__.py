@@ -1,1 +1,5 @@
 """The typed messages, one module per group; importing this package registers them all."""
+
+from scitq.protocol.messages import agent, server, session, task, worker
+
+__all__ = ["agent", "server", "session", "task", "worker"]

@@ -1,0 +1,74 @@
+"""A task: what never changes once it was sent (TaskSpec), what is asked at creation (NewTask), and what is known of it."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+import msgspec
+
+TaskId = NewType("TaskId", int)
+WorkerId = NewType("WorkerId", int)
+StepId = NewType("StepId", int)
+WorkflowId = NewType("WorkflowId", int)
+UserId = NewType("UserId", int)
+
+BARE = "bare"
+"""The container name that means: no container (contract, section 0, item 2)."""
+
+
+class TaskSpec(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forbid_unknown_fields=True):
+    """The part of a task that a worker is sent and that never changes; retries and arrays share it.
+
+    Sizes: memory in GiB, disk in GB; times in seconds.
+    """
+
+    container: str
+    command: str
+    shell: str | None = None
+    entrypoint: str | None = None
+    inputs: tuple[str, ...] = ()
+    resources: tuple[str, ...] = ()
+    output: str | None = None
+    publish: str | None = None
+    skip_if_exists: bool = False
+    env: dict[str, str] = {}
+    cpus: float | None = None
+    mem_gib: float | None = None
+    gpus: int | None = None
+    disk_gb: float | None = None
+    requests: dict[str, int] = {}
+    time_limit_s: float | None = None
+    time_request_s: float | None = None
+    retry_on: tuple[str, ...] = ()
+
+
+class NewTask(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, forbid_unknown_fields=True):
+    """One task to create. `spec` is an index into the request's specs, so that an array shares one."""
+
+    spec: int = 0
+    name: str = ""
+    labels: dict[str, str] = {}
+    key: str | None = None
+    step_id: int | None = None
+    depends_on: tuple[int, ...] = ()
+    after_any: tuple[int, ...] = ()
+    depends_on_new: tuple[int, ...] = ()
+    """Positions, in the same request, of tasks that this one waits for."""
+    after_any_new: tuple[int, ...] = ()
+    cancel_when_dependency_fails: bool = False
+    priority: int = 0
+    retries: int = 0
+    array_index: int | None = None
+    item: str | None = None
+    is_held: bool = False
+
+
+class Use(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """What a task used, as the agent measured it; None is not known. Bytes and seconds."""
+
+    cpu_s: float | None = None
+    peak_memory_bytes: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    downloaded_bytes: int | None = None
+    uploaded_bytes: int | None = None
