@@ -29,7 +29,7 @@ class ServerSection(Section, frozen=True, kw_only=True):
     """Signs the tokens; empty: a secret kept in data_dir."""
     worker_token: str = ""
     """What agents show; empty: a secret kept in data_dir."""
-    token_ttl: str = "30d"
+    token_ttl: str = "30d"  # noqa: S105 - a duration
     log_level: str = "INFO"
     max_task_log: str = "10G"
     """Output of one task that is kept; what comes after is dropped with a note."""

@@ -42,7 +42,7 @@ class MessageKind(NamedTuple):
     """One declared kind of request."""
 
     kind: str
-    type: type[Request]
+    message: type[Request]
     roles: frozenset[Role]
     reply: type[Reply]
     since: int
