@@ -136,8 +136,8 @@ class Processes:
         self.started: list[dict[str, Any]] = []
         self._children: list[subprocess.Popen[bytes]] = []
 
-    def start(self, argv: Sequence[str | Path], *, name: str = "", env: dict[str, str] | None = None) -> int:
-        """Start a detached process whose output goes to its log; returns its pid."""
+    def start(self, argv: Sequence[str | Path], *, name: str = "", env: dict[str, str] | None = None, grace_s: int = 20) -> int:
+        """Start a detached process whose output goes to its log; returns its pid. grace_s: between SIGTERM and SIGKILL at its end."""
         self.log = self.where / f"{name or self.service}.log"
         with self.log.open("ab") as to:
             child = subprocess.Popen(
@@ -149,7 +149,9 @@ class Processes:
                 start_new_session=True,
                 env=os.environ | (env or {}),
             )
-        self.started.append({"pid": child.pid, "start": start_time(child.pid), "name": name or self.service, "log": str(self.log)})
+        self.started.append(
+            {"pid": child.pid, "start": start_time(child.pid), "name": name or self.service, "log": str(self.log), "grace_s": grace_s}
+        )
         STARTED.append(self.started[-1])
         self._children.append(child)
         return child.pid
@@ -168,10 +170,10 @@ class Processes:
 
 
 def end(processes: Sequence[dict[str, Any]]) -> None:
-    """End exactly these processes, the youngest first: SIGTERM, ten seconds, SIGKILL."""
+    """End exactly these processes, the youngest first: SIGTERM, its grace, SIGKILL."""
     for one in reversed(processes):
         pid = one["pid"]
-        for number, wait_s in ((signal.SIGTERM, 20), (signal.SIGKILL, 5)):
+        for number, wait_s in ((signal.SIGTERM, one["grace_s"]), (signal.SIGKILL, 5)):
             if one["start"] is None or start_time(pid) != one["start"]:
                 break
             try:

@@ -42,7 +42,8 @@ def s3() -> tuple[dict[str, Any], Processes]:
             f"-filer.port={filer}", f"-filer.localSocket={where / 'filer.sock'}",
             "-s3", f"-s3.port={port}", f"-s3.config={where / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0",
             f"-s3.localSocket={where / 's3.sock'}",
-        ]
+        ],
+        grace_s=1,
     )  # fmt: skip
     endpoint = f"http://127.0.0.1:{port}"
     environment = os.environ | {"AWS_ACCESS_KEY_ID": ACCESS_KEY, "AWS_SECRET_ACCESS_KEY": SECRET_KEY, "AWS_REGION": "us-east-1"}
