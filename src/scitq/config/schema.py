@@ -34,8 +34,10 @@ class ServerSection(Section, frozen=True, kw_only=True):
     max_task_log: str = "10G"
     """Output of one task that is kept; what comes after is dropped with a note."""
     heartbeat: str = "5s"
-    worker_lost_after: str = "30s"
-    """Silence after which a worker counts as offline and its tasks as lost."""
+    worker_offline_after: str = "20s"
+    """Silence after which a worker is shown offline and what it has not accepted goes back to the queue."""
+    worker_lost_after: str = "3m"
+    """Silence after which its tasks are lost; a cut of the network that is shorter harms nothing."""
     network_filesystem: str = "exclusive"
     """What to do when data_dir is on NFS, Lustre, …: `exclusive` (safe locking without shared memory) or `refuse`."""
 
