@@ -65,7 +65,7 @@ def test_flv_03_all_conditions_hold():
         ("gpu~Tesla", []),
         ("region~west europe", ["large"]),
         ("region = West Europe", ["large"]),
-        ("region~%swed%:cpu<8", ["small"]),
+        ("region~%swed%:cpu<8", ["small", "unpriced"]),
         ("flavor~gpu_%", ["gpu_box"]),
         ("flavor~gp__box", []),
         ("flavor~%", ["small", "middle", "gpu_box", "large", "unpriced"]),
