@@ -81,15 +81,15 @@ def of_group(
     tx: apsw.Connection, letters: str, *, step_id: int | None = None, workflow_id: int | None = None, array_id: int | None = None
 ) -> list[Task]:
     """The latest attempts of a step, workflow or array that stand in one of the statuses, by id."""
-    column, value = next((c, v) for c, v in (("step_id", step_id), ("workflow_id", workflow_id), ("array_id", array_id)) if v is not None)
+    chosen = (("step_id", step_id), ("workflow_id", workflow_id), ("array_id", array_id))
+    column, value = next((name, wanted) for name, wanted in chosen if wanted is not None)
     query = f"SELECT {_COLUMNS} FROM task WHERE {column} = ? AND successor_id IS NULL AND instr(?, status) > 0 ORDER BY id"  # noqa: S608
     return [_task(row) for row in tx.execute(query, (value, letters))]
 
 
 def spec(tx: apsw.Connection, spec_id: int) -> TaskSpec:
     """The immutable part."""
-    row = tx.execute("SELECT container, command, body FROM task_spec WHERE id = ?", (spec_id,)).fetchone()
-    return read_spec(row[0], row[1], row[2])
+    return next(read_spec(*row) for row in tx.execute("SELECT container, command, body FROM task_spec WHERE id = ?", (spec_id,)))
 
 
 def read_spec(container: str, command: str, body: bytes) -> TaskSpec:
@@ -118,12 +118,12 @@ class AssignmentRow(NamedTuple):
 
 def for_offer(tx: apsw.Connection, task_id: int) -> AssignmentRow:
     """A task as it is offered to a worker."""
-    row = tx.execute(
+    found = tx.execute(
         "SELECT t.id, t.attempt, t.name, t.array_index, t.item, t.owner_id, t.priority, s.container, s.command, s.body"
         " FROM task t JOIN task_spec s ON s.id = t.spec_id WHERE t.id = ?",
         (task_id,),
-    ).fetchone()
-    return AssignmentRow(*row[:7], read_spec(row[7], row[8], row[9]))
+    )
+    return next(AssignmentRow(*row[:7], spec=read_spec(*row[7:])) for row in found)
 
 
 def advance(
@@ -231,7 +231,6 @@ def delete(tx: apsw.Connection, task_id: int) -> None:
 
 def counts(tx: apsw.Connection, *, step_id: int | None = None, workflow_id: int | None = None) -> dict[str, int]:
     """Tasks that are not hidden, by letter."""
-    where, value = ("step_id = ?", (step_id,)) if step_id is not None else ("workflow_id = ?", (workflow_id,))
-    if step_id is None and workflow_id is None:
-        where, value = "1", ()  # type: ignore[assignment] # no filter, no value
-    return dict(tx.execute(f"SELECT status, count(*) FROM task WHERE {where} AND successor_id IS NULL GROUP BY status", value))  # noqa: S608
+    where = "step_id = :step" if step_id is not None else "workflow_id = :workflow" if workflow_id is not None else "1"
+    query = f"SELECT status, count(*) FROM task WHERE {where} AND successor_id IS NULL GROUP BY status"  # noqa: S608 - constants
+    return dict(tx.execute(query, {"step": step_id, "workflow": workflow_id}))

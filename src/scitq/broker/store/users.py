@@ -78,7 +78,8 @@ def insert_token(tx: apsw.Connection, identity: Identity, name: str, now_ms: Uni
 def live_tokens(tx: apsw.Connection, now_ms: UnixMs) -> list[TokenRow]:
     """Tokens that are neither revoked nor expired, newest first."""
     found = tx.execute(
-        "SELECT id, user_name, role, name, created_ms, expires_ms FROM token WHERE expires_ms = 0 OR expires_ms > ? ORDER BY created_ms DESC, rowid DESC",
+        "SELECT id, user_name, role, name, created_ms, expires_ms FROM token WHERE expires_ms = 0 OR expires_ms > ?"
+        " ORDER BY created_ms DESC, rowid DESC",
         (now_ms,),
     )
     return [TokenRow(id=r[0], user=r[1], role=r[2], name=r[3], created_ms=r[4], expires_ms=r[5]) for r in found]
