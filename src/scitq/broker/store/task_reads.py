@@ -79,7 +79,7 @@ def listed(db: apsw.Connection, query: TaskList) -> list[TaskRow]:
         # A rare command: the narrow spec table is searched first, by one scan, then its tasks by index.
         where = [clause for clause in where if not clause.startswith("s.command")]
         where.append("t.spec_id IN (SELECT id FROM task_spec WHERE command LIKE :command ESCAPE '\\')")
-    text = f"SELECT {_COLUMNS} {_JOIN} WHERE {' AND '.join(where) or '1'} ORDER BY t.id {order} LIMIT :limit OFFSET :offset"  # noqa: S608
+    text = f"SELECT {_COLUMNS} {_JOIN} WHERE {' AND '.join(where) or '1'} ORDER BY t.id {order} LIMIT :limit OFFSET :offset"
     values |= {"limit": query.limit or -1, "offset": query.offset}
     return [_row(row) for row in db.execute(text, values)]
 
@@ -87,12 +87,12 @@ def listed(db: apsw.Connection, query: TaskList) -> list[TaskRow]:
 def total(db: apsw.Connection, query: TaskList) -> int:
     """How many tasks pass the filters."""
     where, values = _conditions(query)
-    return int(db.execute(f"SELECT count(*) {_JOIN} WHERE {' AND '.join(where) or '1'}", values).get)  # noqa: S608
+    return int(db.execute(f"SELECT count(*) {_JOIN} WHERE {' AND '.join(where) or '1'}", values).get)
 
 
 def row(db: apsw.Connection, task_id: int) -> TaskRow | None:
     """One task as lists show it."""
-    found = db.execute(f"SELECT {_COLUMNS} {_JOIN} WHERE t.id = ?", (task_id,)).fetchone()  # noqa: S608
+    found = db.execute(f"SELECT {_COLUMNS} {_JOIN} WHERE t.id = ?", (task_id,)).fetchone()
     return _row(found) if found else None
 
 
@@ -120,7 +120,8 @@ def _state_ms(history: list[TaskChange], created_ms: int, first: str, now_ms: in
     return spent
 
 
-def _chain(db: apsw.Connection, task_id: int) -> list[int]:
+def chain(db: apsw.Connection, task_id: int) -> list[int]:
+    """A task, those it repeats and those that repeat it, oldest first."""
     before = db.execute(
         "WITH RECURSIVE up (id) AS (VALUES (?) UNION SELECT t.predecessor_id FROM task t JOIN up ON t.id = up.id"
         " WHERE t.predecessor_id IS NOT NULL) SELECT id FROM up",
@@ -131,7 +132,7 @@ def _chain(db: apsw.Connection, task_id: int) -> list[int]:
         " WHERE t.successor_id IS NOT NULL) SELECT id FROM down",
         (task_id,),
     )
-    return sorted({row[0] for row in before} | {row[0] for row in after})
+    return sorted({int(row[0]) for row in [*before, *after]})
 
 
 def details(db: apsw.Connection, task_id: int, now_ms: int, progress: dict[str, int]) -> TaskDetails | None:
@@ -160,7 +161,7 @@ def details(db: apsw.Connection, task_id: int, now_ms: int, progress: dict[str, 
         state_ms=_state_ms(history, shown.created_ms, first, now_ms, shown.status in "SFX"),
         use=msgspec.json.decode(use, type=Use) if use else None,
         progress=progress,
-        chain=_chain(db, task_id),
+        chain=chain(db, task_id),
         log_bytes=size or 0,
     )
 
@@ -195,17 +196,17 @@ def standing(db: apsw.Connection, ranges: list[tuple[int, int, int]]) -> tuple[d
         where = "id BETWEEN ? AND ? AND (id - ?) % ? = 0"
         for letter, count in db.execute(
             f"SELECT status, count(*) FROM task WHERE {where} AND successor_id IS NULL GROUP BY status", values
-        ):  # noqa: S608
+        ):
             counts[letter] = counts.get(letter, 0) + count
         for letter, ids in (("F", bad), ("X", bad), ("S", good)):
-            query = f"SELECT id FROM task WHERE {where} AND successor_id IS NULL AND status = ? LIMIT 1000"  # noqa: S608
+            query = f"SELECT id FROM task WHERE {where} AND successor_id IS NULL AND status = ? LIMIT 1000"
             ids.extend(row[0] for row in db.execute(query, (*values, letter)))
-        for (hidden,) in db.execute(f"SELECT id FROM task WHERE {where} AND successor_id IS NOT NULL", values).fetchall():  # noqa: S608
-            newest = _chain(db, hidden)[-1]
+        for hidden, *_ in db.execute(f"SELECT id FROM task WHERE {where} AND successor_id IS NOT NULL", values).fetchall():
+            newest = chain(db, int(hidden))[-1]
             if newest in moved.values() or (first <= newest <= last and (newest - first) % stride == 0):
                 continue
-            moved[hidden] = newest
-            letter = db.execute("SELECT status FROM task WHERE id = ?", (newest,)).get
+            moved[int(hidden)] = newest
+            letter = str(db.execute("SELECT status FROM task WHERE id = ?", (newest,)).get)
             counts[letter] = counts.get(letter, 0) + 1
             if letter in "FX":
                 bad.append(newest)

@@ -56,7 +56,7 @@ def _task(row: Sequence[object]) -> Task:
     return Task(*values)  # type: ignore[arg-type] # the columns are those of the tuple
 
 
-_GET = f"SELECT {_COLUMNS} FROM task WHERE id = ?"  # noqa: S608 - a constant
+_GET = f"SELECT {_COLUMNS} FROM task WHERE id = ?"
 
 
 def get(tx: apsw.Connection, task_id: int) -> Task | None:
@@ -67,14 +67,14 @@ def get(tx: apsw.Connection, task_id: int) -> Task | None:
 
 def of_worker(tx: apsw.Connection, worker_id: int) -> list[Task]:
     """All tasks that the worker holds, by id."""
-    query = f"SELECT {_COLUMNS} FROM task WHERE worker_id = ? AND status IN ('A', 'C', 'D', 'O', 'R', 'U', 'V', 'Z') ORDER BY id"  # noqa: S608
+    query = f"SELECT {_COLUMNS} FROM task WHERE worker_id = ? AND status IN ('A', 'C', 'D', 'O', 'R', 'U', 'V', 'Z') ORDER BY id"
     return [_task(row) for row in tx.execute(query, (worker_id,))]
 
 
 def with_status(tx: apsw.Connection, letters: str) -> Iterable[Task]:
     """All tasks in any of the statuses, by status and id."""
     for letter in letters:
-        yield from map(_task, tx.execute(f"SELECT {_COLUMNS} FROM task WHERE status = ? ORDER BY id", (letter,)).fetchall())  # noqa: S608
+        yield from map(_task, tx.execute(f"SELECT {_COLUMNS} FROM task WHERE status = ? ORDER BY id", (letter,)).fetchall())
 
 
 def of_group(
@@ -83,7 +83,7 @@ def of_group(
     """The latest attempts of a step, workflow or array that stand in one of the statuses, by id."""
     chosen = (("step_id", step_id), ("workflow_id", workflow_id), ("array_id", array_id))
     column, value = next((name, wanted) for name, wanted in chosen if wanted is not None)
-    query = f"SELECT {_COLUMNS} FROM task WHERE {column} = ? AND successor_id IS NULL AND instr(?, status) > 0 ORDER BY id"  # noqa: S608
+    query = f"SELECT {_COLUMNS} FROM task WHERE {column} = ? AND successor_id IS NULL AND instr(?, status) > 0 ORDER BY id"
     return [_task(row) for row in tx.execute(query, (value, letters))]
 
 
@@ -123,7 +123,7 @@ def for_offer(tx: apsw.Connection, task_id: int) -> AssignmentRow:
         " FROM task t JOIN task_spec s ON s.id = t.spec_id WHERE t.id = ?",
         (task_id,),
     )
-    return next(AssignmentRow(*row[:7], spec=read_spec(*row[7:])) for row in found)
+    return next(AssignmentRow._make((*row[:7], read_spec(*row[7:]))) for row in found)
 
 
 def advance(
@@ -226,11 +226,11 @@ def delete(tx: apsw.Connection, task_id: int) -> None:
     """Remove a task and all that belongs to it alone; its id is not used again."""
     for table, column in (("task_label", "task_id"), ("task_dependency", "task_id"), ("task_dependency", "on_id"), ("task_change", "task_id"),
                           ("task_log", "task_id"), ("task_key", "task_id"), ("task", "id")):  # fmt: skip
-        tx.execute(f"DELETE FROM {table} WHERE {column} = ?", (task_id,))  # noqa: S608 - names from the line above
+        tx.execute(f"DELETE FROM {table} WHERE {column} = ?", (task_id,))
 
 
 def counts(tx: apsw.Connection, *, step_id: int | None = None, workflow_id: int | None = None) -> dict[str, int]:
     """Tasks that are not hidden, by letter."""
     where = "step_id = :step" if step_id is not None else "workflow_id = :workflow" if workflow_id is not None else "1"
-    query = f"SELECT status, count(*) FROM task WHERE {where} AND successor_id IS NULL GROUP BY status"  # noqa: S608 - constants
+    query = f"SELECT status, count(*) FROM task WHERE {where} AND successor_id IS NULL GROUP BY status"
     return dict(tx.execute(query, {"step": step_id, "workflow": workflow_id}))

@@ -59,26 +59,26 @@ def _worker(row: Any) -> Worker:  # noqa: ANN401 - a row of APSW
 
 def get(tx: apsw.Connection, worker_id: int) -> Worker | None:
     """The worker, or None."""
-    row = tx.execute(f"SELECT {_COLUMNS} FROM worker WHERE id = ?", (worker_id,)).fetchone()  # noqa: S608
+    row = tx.execute(f"SELECT {_COLUMNS} FROM worker WHERE id = ?", (worker_id,)).fetchone()
     return _worker(row) if row else None
 
 
 def by_uid(tx: apsw.Connection, uid: str) -> Worker | None:
     """The worker that an agent's lasting id belongs to."""
-    row = tx.execute(f"SELECT {_COLUMNS} FROM worker WHERE uid = ?", (uid,)).fetchone()  # noqa: S608
+    row = tx.execute(f"SELECT {_COLUMNS} FROM worker WHERE uid = ?", (uid,)).fetchone()
     return _worker(row) if row else None
 
 
 def by_machine(tx: apsw.Connection, machine: str) -> Worker | None:
     """The worker for which the server chose this machine name."""
-    row = tx.execute(f"SELECT {_COLUMNS} FROM worker WHERE machine = ?", (machine,)).fetchone()  # noqa: S608
+    row = tx.execute(f"SELECT {_COLUMNS} FROM worker WHERE machine = ?", (machine,)).fetchone()
     return _worker(row) if row else None
 
 
 def listed(tx: apsw.Connection, *, show_deleted: bool = False) -> list[Worker]:
     """Workers by id; deleted ones only when asked."""
     where = "1" if show_deleted else "status <> 'deleted'"
-    return [_worker(row) for row in tx.execute(f"SELECT {_COLUMNS} FROM worker WHERE {where} ORDER BY id")]  # noqa: S608
+    return [_worker(row) for row in tx.execute(f"SELECT {_COLUMNS} FROM worker WHERE {where} ORDER BY id")]
 
 
 def insert_machine(
@@ -116,8 +116,8 @@ def register(
         return tx.last_insert_rowid()
     tx.execute(
         "UPDATE worker SET uid = :uid, status = wanted, host = :host, addresses = :addresses, hardware = :hardware, runtimes = :runtimes,"
-        " allows_bare = :bare, version = :version, seen_ms = :now, ends_ms = :ends, reason = '', concurrency = coalesce(:concurrency, concurrency),"
-        " prefetch = coalesce(:prefetch, prefetch) WHERE id = :id",
+        " allows_bare = :bare, version = :version, seen_ms = :now, ends_ms = :ends, reason = '',"
+        " concurrency = coalesce(:concurrency, concurrency), prefetch = coalesce(:prefetch, prefetch) WHERE id = :id",
         values,
     )
     return worker_id
@@ -144,7 +144,7 @@ def update(tx: apsw.Connection, worker_id: int, changes: dict[str, Any]) -> None
     if not changes or set(changes) - allowed:
         raise ValueError(f"no such columns: {set(changes) - allowed}")
     assignments = ", ".join(f"{name} = :{name}" for name in changes)
-    tx.execute(f"UPDATE worker SET {assignments} WHERE id = :id", {**changes, "id": worker_id})  # noqa: S608
+    tx.execute(f"UPDATE worker SET {assignments} WHERE id = :id", {**changes, "id": worker_id})
 
 
 def record(tx: apsw.Connection, worker_id: int, kind: str, detail: str, now_ms: int) -> None:

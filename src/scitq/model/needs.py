@@ -1,0 +1,75 @@
+"""What a task asks of a worker, and whether a worker can give it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from scitq.model.task import BARE, TaskSpec
+
+
+class Needs(NamedTuple):
+    """A task's demands; hashable, so that tasks that ask for the same share one queue. Zero asks for nothing."""
+
+    is_bare: bool = False
+    cpus: float = 0.0
+    mem_gib: float = 0.0
+    gpus: int = 0
+    disk_gb: float = 0.0
+    time_s: float = 0.0
+    requests: tuple[tuple[str, int], ...] = ()
+    array_id: int = 0
+    """The array, when it limits how many run at once; else 0."""
+
+
+def of_spec(spec: TaskSpec, array_id: int = 0) -> Needs:
+    """The demands of a task."""
+    return Needs(
+        spec.container == BARE,
+        spec.cpus or 0.0,
+        spec.mem_gib or 0.0,
+        spec.gpus or 0,
+        spec.disk_gb or 0.0,
+        spec.time_request_s or 0.0,
+        tuple(sorted(spec.requests.items())),
+        array_id,
+    )
+
+
+class Capacity(NamedTuple):
+    """What a worker has, or has left."""
+
+    cpus: float
+    mem_gib: float
+    gpus: int
+    disk_gb: float
+    requests: dict[str, int]
+
+    def misses(self, needs: Needs) -> str:
+        """What is too little for `needs`, in words; empty when all fits."""
+        if needs.cpus > self.cpus + 1e-9:
+            return f"{needs.cpus:g} cpus (has {self.cpus:g})"
+        if needs.mem_gib > self.mem_gib + 1e-9:
+            return f"{needs.mem_gib:g} GiB of memory (has {self.mem_gib:.3g})"
+        if needs.gpus > self.gpus:
+            return f"{needs.gpus} GPUs (has {self.gpus})"
+        if needs.disk_gb > self.disk_gb + 1e-9:
+            return f"{needs.disk_gb:g} GB of disk (has {self.disk_gb:.3g})"
+        for name, count in needs.requests:
+            if count > self.requests.get(name, 0):
+                return f"{count} of {name} (has {self.requests.get(name, 0)})"
+        return ""
+
+    def less(self, needs: Needs, sign: int = 1) -> Capacity:
+        """What is left when `needs` is taken (sign 1) or given back (sign -1)."""
+        requests = self.requests
+        if needs.requests:
+            requests = dict(requests)
+            for name, count in needs.requests:
+                requests[name] = requests.get(name, 0) - sign * count
+        return Capacity(
+            self.cpus - sign * needs.cpus,
+            self.mem_gib - sign * needs.mem_gib,
+            self.gpus - sign * needs.gpus,
+            self.disk_gb - sign * needs.disk_gb,
+            requests,
+        )
