@@ -173,7 +173,7 @@ def end(processes: Sequence[dict[str, Any]]) -> None:
     """End exactly these processes, the youngest first: SIGTERM, its grace, SIGKILL."""
     for one in reversed(processes):
         pid = one["pid"]
-        for number, wait_s in ((signal.SIGTERM, one["grace_s"]), (signal.SIGKILL, 5)):
+        for number, wait_s in ((signal.SIGTERM, one.get("grace_s", 20)), (signal.SIGKILL, 5)):
             if one["start"] is None or start_time(pid) != one["start"]:
                 break
             try:
