@@ -47,10 +47,14 @@ scratch=$(mktemp -d "$(cd "$place" && pwd)/st-XXXXXX")
 echo "temporary files: $scratch"
 
 services=no
+stop_services() {
+    [ $services = no ] || .venv/bin/python build/services.py down
+    services=no
+}
 clean_up() {
     local status=$?
     trap - EXIT INT TERM
-    [ $services = no ] || .venv/bin/python build/services.py down
+    stop_services
     chmod -R u+rwX "$scratch" 2>/dev/null
     rm -rf "$scratch" 2>/dev/null || { sleep 2; rm -rf "$scratch"; }
     exit $status
@@ -166,6 +170,7 @@ mapfile -t whole < <(folders e2e binary)
 [ ${#plain[@]} = 0 ] || run main "${plain[@]}"
 [ ${#whole[@]} = 0 ] || run whole "${whole[@]}" "${exe[@]}"
 
+stop_services
 say "done"
 [ "$failed" -ge 0 ] || failed=0
 if [ ${#bad[@]} -gt 0 ]; then
