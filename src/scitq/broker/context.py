@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import apsw
 
 from scitq.errors import ForbiddenError
+from scitq.protocol.messages.agent import AgentOrders, Order
 from scitq.protocol.registry import Reply, Role
 from scitq.protocol.tokens import Identity
 from scitq.util.clock import UnixMs
@@ -37,6 +38,10 @@ class Ctx:
     def push(self, worker_id: int, message: Reply) -> None:
         """Send `message` to a worker's agent, if it is connected."""
         self.pushes.append((worker_id, message))
+
+    def push_order(self, worker_id: int, order: Order) -> None:
+        """Send an order to a worker's agent, if it is connected."""
+        self.push(worker_id, AgentOrders(orders=[order]))
 
     def notify(self, topic: str) -> None:
         """Wake what is parked on `topic`."""

@@ -5,7 +5,7 @@ A worker takes `concurrency` tasks whose demands are reserved on it, and `prefet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from scitq.broker.ready import NO_STEP, ReadyQueue
@@ -45,19 +45,23 @@ class LiveWorker:
     """It declined a task; none is offered before this monotonic second."""
     declines: int = 0
     held: dict[int, Place] = field(default_factory=dict)
+    _reserved: int = 0
+    _shipping: int = 0
 
     @property
-    def reserved(self) -> int:
-        """Slots that are taken."""
-        shipping = sum(1 for place in self.held.values() if place.is_shipping)
-        return sum(1 for place in self.held.values() if place.is_reserved and not place.is_shipping) + max(
-            0, shipping - max(1, self.concurrency)
-        )
+    def slots(self) -> int:
+        """Free slots; uploads beyond one per slot take slots too, so that they can't pile up without end."""
+        return self.concurrency - self._reserved - max(0, self._shipping - max(1, self.concurrency))
 
     @property
-    def prefetched(self) -> int:
-        """Tasks that only prepare."""
-        return sum(1 for place in self.held.values() if not place.is_reserved and not place.is_shipping)
+    def spare(self) -> int:
+        """Free places for tasks that only prepare."""
+        return self.prefetch - (len(self.held) - self._reserved - self._shipping)
+
+    @property
+    def is_roomy(self) -> bool:
+        """Whether the scheduler should look at it at all."""
+        return self.is_ready and (self.slots > 0 or self.spare > 0)
 
     def refuses(self, needs: Needs, now_s: float) -> str:
         """Why this worker can never run such a task; empty when it could."""
@@ -70,34 +74,33 @@ class LiveWorker:
         missing = self.total.misses(needs)
         return f"is too small: {missing}" if missing else ""
 
+    def _count(self, place: Place, sign: int) -> None:
+        if place.is_shipping:
+            self._shipping += sign
+        elif place.is_reserved:
+            self._reserved += sign
+            self.free = self.free.less(place.needs, sign)
+
     def hold(self, task_id: int, place: Place) -> None:
         """Take a task in."""
         self.drop(task_id)
         self.held[task_id] = place
-        if place.is_reserved and not place.is_shipping:
-            self.free = self.free.less(place.needs)
+        self._count(place, 1)
 
     def drop(self, task_id: int) -> Place | None:
         """Give a task's place free."""
         place = self.held.pop(task_id, None)
-        if place and place.is_reserved and not place.is_shipping:
-            self.free = self.free.less(place.needs, -1)
+        if place:
+            self._count(place, -1)
         return place
 
-    def promote(self, task_id: int) -> None:
-        """A prefetched task has started: it has a slot from now on."""
+    def move(self, task_id: int, *, is_shipping: bool) -> None:
+        """A task has started (it has a slot from now on), or has run and only uploads (its slot is free for the next)."""
         place = self.held.get(task_id)
-        if place and not place.is_reserved:
-            place.is_reserved = True
-            self.free = self.free.less(place.needs)
-
-    def ship(self, task_id: int) -> None:
-        """A task has run and uploads: its slot is free for the next."""
-        place = self.held.get(task_id)
-        if place and not place.is_shipping:
-            if place.is_reserved:
-                self.free = self.free.less(place.needs, -1)
-            place.is_shipping = True
+        if place and (place.is_shipping != is_shipping or not place.is_reserved):
+            self._count(place, -1)
+            place.is_reserved, place.is_shipping = True, is_shipping
+            self._count(place, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +113,45 @@ class Offer:
     is_reserved: bool
 
 
+class Fleet:
+    """All live workers, and by group those that have room, in the order of their last offer."""
+
+    def __init__(self) -> None:
+        """No workers."""
+        self.workers: dict[int, LiveWorker] = {}
+        self._roomy: dict[int, dict[int, LiveWorker]] = {}
+        self._groups: dict[int, int] = {}
+        self.touched: set[int] = set()
+        """Groups where room appeared since the scheduler last looked."""
+
+    def add(self, worker: LiveWorker) -> None:
+        """A worker came."""
+        self.workers[worker.id] = worker
+        self.touch(worker)
+
+    def remove(self, worker_id: int) -> LiveWorker | None:
+        """A worker is gone for good."""
+        self._roomy.get(self._groups.pop(worker_id, -1), {}).pop(worker_id, None)
+        return self.workers.pop(worker_id, None)
+
+    def touch(self, worker: LiveWorker) -> None:
+        """Something about the worker changed: look whether it has room, and in which group."""
+        old = self._groups.pop(worker.id, None)
+        if old is not None and (old != worker.group or not worker.is_roomy):
+            self._roomy[old].pop(worker.id, None)
+        if worker.is_roomy:
+            self._roomy.setdefault(worker.group, {})[worker.id] = worker
+            self._groups[worker.id] = worker.group
+            self.touched.add(worker.group)
+
+    def roomy(self, group: int) -> dict[int, LiveWorker]:
+        """Workers of a group with room, the one that waited longest first."""
+        return self._roomy.get(group, {})
+
+
 def pair(
     ready: ReadyQueue,
-    workers: Iterable[LiveWorker],
+    fleet: Fleet,
     now_s: float,
     *,
     is_open: Callable[[int], bool],
@@ -122,48 +161,46 @@ def pair(
     """Pair ready tasks with free places, first come first served within a priority; at most `most` at a time.
 
     is_open: whether tasks of a group may start (steps can be paused). has_room: whether an array may run one more.
-    Takes the paired tasks out of the queue and into the workers' `held`.
+    Only groups where tasks or room appeared are looked at. Takes the paired tasks out of the queue and into `held`.
     """
-    by_group: dict[int, list[LiveWorker]] = {}
-    for worker in workers:
-        if worker.is_ready and worker.not_before_s <= now_s and len(worker.held) < 2 * worker.concurrency + worker.prefetch + 1:
-            by_group.setdefault(worker.group, []).append(worker)
     offers: list[Offer] = []
-    for group, crew in by_group.items():
+    groups = sorted(ready.changed | fleet.touched)
+    ready.changed.clear()
+    fleet.touched.clear()
+    for group in groups:
         if group != NO_STEP and not is_open(group):
             continue
+        crew = fleet.roomy(group)
         blocked: set[Needs] = set()
-        while len(offers) < most:
+        while crew:
             head = next((needs for _, needs in ready.heads(group) if needs not in blocked), None)
             if head is None:
                 break
-            # All tasks of one queue ask the same, so the queue is gone on with until nobody has a place for it.
+            # All tasks of one queue ask the same: when nobody has a place for its head, nobody has for the rest.
             chosen = _choose(crew, head, now_s) if not head.array_id or has_room(head) else None
             if chosen is None:
                 blocked.add(head)
                 continue
+            if len(offers) >= most:
+                ready.changed.add(group)
+                break
             worker, is_reserved = chosen
             task_id = ready.pop(group, head)
             worker.hold(task_id, Place(0, head, is_reserved, assigned_s=now_s))
+            crew.pop(worker.id)
+            if worker.is_roomy:
+                crew[worker.id] = worker
             offers.append(Offer(task_id, worker, head, is_reserved))
     return offers
 
 
-def _choose(crew: list[LiveWorker], needs: Needs, now_s: float) -> tuple[LiveWorker, bool] | None:
-    best: LiveWorker | None = None
-    room = 0
+def _choose(crew: dict[int, LiveWorker], needs: Needs, now_s: float) -> tuple[LiveWorker, bool] | None:
     spare: LiveWorker | None = None
-    spare_room = 0
-    for worker in crew:
-        if worker.refuses(needs, now_s):
+    for worker in crew.values():
+        if worker.not_before_s > now_s or worker.refuses(needs, now_s):
             continue
-        slots = worker.concurrency - worker.reserved
-        if slots > room and not worker.free.misses(needs):
-            best, room = worker, slots
-        elif best is None:
-            waiting = worker.prefetch - worker.prefetched
-            if waiting > spare_room:
-                spare, spare_room = worker, waiting
-    if best is not None:
-        return best, True
+        if worker.slots > 0 and not worker.free.misses(needs):
+            return worker, True
+        if spare is None and worker.spare > 0:
+            spare = worker
     return (spare, False) if spare is not None else None

@@ -201,11 +201,12 @@ def standing(db: apsw.Connection, ranges: list[tuple[int, int, int]]) -> tuple[d
         for letter, ids in (("F", bad), ("X", bad), ("S", good)):
             query = f"SELECT id FROM task WHERE {where} AND successor_id IS NULL AND status = ? LIMIT 1000"
             ids.extend(row[0] for row in db.execute(query, (*values, letter)))
-        for hidden, *_ in db.execute(f"SELECT id FROM task WHERE {where} AND successor_id IS NOT NULL", values).fetchall():
-            newest = chain(db, int(hidden))[-1]
+        hidden_ones: list[int] = [row[0] for row in db.execute(f"SELECT id FROM task WHERE {where} AND successor_id IS NOT NULL", values)]
+        for hidden in hidden_ones:
+            newest = chain(db, hidden)[-1]
             if newest in moved.values() or (first <= newest <= last and (newest - first) % stride == 0):
                 continue
-            moved[int(hidden)] = newest
+            moved[hidden] = newest
             letter = str(db.execute("SELECT status FROM task WHERE id = ?", (newest,)).get)
             counts[letter] = counts.get(letter, 0) + 1
             if letter in "FX":

@@ -36,6 +36,8 @@ class Task(NamedTuple):
     cause: str
     exit_status: int | None
     started_ms: int | None
+    cancels_with_dependency: int
+    wish: str
 
     @property
     def is_on_worker(self) -> bool:
@@ -45,7 +47,7 @@ class Task(NamedTuple):
 
 _COLUMNS = (
     "id, spec_id, owner_id, status, attempt, priority, worker_id, step_id, workflow_id, retries_left, losses, successor_id, array_id,"
-    " resumes_to, cause, exit_status, started_ms"
+    " resumes_to, cause, exit_status, started_ms, cancels_with_dependency, wish"
 )
 _STATUS = {status.value: status for status in TaskStatus}
 
@@ -145,7 +147,7 @@ def advance(
     """
     status = task.status
     attempt, worker, resumes_to, started = task.attempt, task.worker_id, task.resumes_to, task.started_ms
-    losses = task.losses
+    losses, wish = task.losses, task.wish
     path: list[str] = []
     for event, at_ms in events:
         before, status = status, lifecycle.after(status, event)
@@ -156,18 +158,22 @@ def advance(
             losses += 1
         if status is TaskStatus.PENDING:
             attempt += 1
-            worker, started = None, None
+            worker, started, wish = None, None, ""
         elif status is TaskStatus.RUNNING and before is TaskStatus.ON_HOLD:
             started = at_ms
         if status is TaskStatus.SUSPENDED:
             resumes_to = before.value
+        if event in {TaskEvent.FREEZE, TaskEvent.RESUME_RUNNING} or status in FINAL:
+            wish = ""
+    if task.status in {TaskStatus.UPLOADING, TaskStatus.UPLOADING_FAILED}:
+        cause = cause or task.cause
     ended = events[-1][1] if status in FINAL else None
     tx.execute(
-        "UPDATE task SET status = ?, attempt = ?, worker_id = ?, resumes_to = ?, started_ms = ?, losses = ?, changed_ms = ?, ended_ms = ?,"
-        " reason = ?, cause = ?, exit_status = coalesce(?, exit_status), use = coalesce(?, use) WHERE id = ?",
+        "UPDATE task SET status = ?1, attempt = ?2, worker_id = ?3, resumes_to = ?4, started_ms = ?5, losses = ?6, changed_ms = ?7, ended_ms = ?8,"
+        " reason = CASE WHEN ?9 = '' AND status IN ('U', 'V') THEN reason ELSE ?9 END, cause = ?10, wish = ?11, exit_status = coalesce(?12, exit_status), use = coalesce(?13, use) WHERE id = ?14",
         (
             status.value, attempt, worker, resumes_to, started, losses, now_ms, ended,
-            reason, cause, exit_status, msgspec.json.encode(use).decode() if use else None, task.id,
+            reason, cause, wish, exit_status, msgspec.json.encode(use).decode() if use else None, task.id,
         ),
     )  # fmt: skip
     journal(
@@ -180,7 +186,7 @@ def advance(
         now_ms,
     )
     return task._replace(
-        status=status, attempt=attempt, worker_id=worker, resumes_to=resumes_to, started_ms=started, losses=losses, cause=cause,
+        status=status, attempt=attempt, worker_id=worker, resumes_to=resumes_to, started_ms=started, losses=losses, cause=cause, wish=wish,
         exit_status=task.exit_status if exit_status is None else exit_status,
     )  # fmt: skip
 
@@ -191,6 +197,11 @@ def journal(tx: apsw.Connection, task_id: int, attempt: int, worker_id: int | No
         "INSERT INTO task_change (task_id, at_ms, attempt, worker_id, path, reason) VALUES (?, ?, ?, ?, ?, ?)",
         (task_id, now_ms, attempt, worker_id, path, reason),
     )
+
+
+def set_wish(tx: apsw.Connection, task_id: int, wish: str) -> None:
+    """What a person wants of a task that a worker has: kill, stop, freeze or thaw; said again until it is done."""
+    tx.execute("UPDATE task SET wish = ? WHERE id = ?", (wish, task_id))
 
 
 def set_retries(tx: apsw.Connection, task_id: int, retries: int) -> None:

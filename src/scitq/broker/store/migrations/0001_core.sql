@@ -123,6 +123,7 @@ CREATE TABLE task (
     labels TEXT,
     resumes_to TEXT,
     cancels_with_dependency INTEGER NOT NULL DEFAULT 0,
+    wish TEXT NOT NULL DEFAULT '',
     use TEXT
 ) STRICT;
 CREATE INDEX task_by_status ON task (status, id) WHERE status NOT IN ('S');

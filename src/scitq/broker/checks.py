@@ -1,0 +1,105 @@
+"""What a new task must be, checked before anything is stored."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Collection
+
+from scitq.errors import UsageError
+from scitq.model.task import BARE, NewTask, TaskSpec
+from scitq.model.uri_rules import check_uris
+
+_IMAGE = re.compile(
+    r"(?:(?=[^/]*[.:]|localhost/)[A-Za-z0-9.\-]+(?::\d+)?/)?"
+    r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
+)
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_RETRY_ON = re.compile(r"exit(?::\d{1,3})?|oom|lost|upload|limit|fetch|image|start")
+MOST_COMMAND_BYTES = 16 * 1024 * 1024
+
+
+def _text(what: str, text: str, most: int) -> None:
+    if "\0" in text:
+        raise UsageError(f"{what} holds a NUL byte")
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"{what} is no valid UTF-8") from None
+    if size > most:
+        raise UsageError(f"{what} has {size} bytes; at most {most} are taken")
+
+
+def check_spec(spec: TaskSpec, schemes: Collection[str]) -> None:
+    """UsageError for anything in a spec that could never run; `schemes` are the known storages."""
+    if not spec.container.strip():
+        raise UsageError("the container is empty; name an image, or 'bare' for none")
+    if spec.container != BARE and (len(spec.container) > 512 or not _IMAGE.fullmatch(spec.container)):
+        raise UsageError(f"{spec.container[:100]!r} is no name of a container image")
+    if not spec.command.strip():
+        raise UsageError("the command is empty")
+    _text("the command", spec.command, MOST_COMMAND_BYTES)
+    for what, value in (("the shell", spec.shell), ("the entrypoint", spec.entrypoint)):
+        if value is not None:
+            if not value.strip():
+                raise UsageError(f"{what} is empty")
+            _text(what, value, 4096)
+            _split(what, value)
+    if spec.shell is None:
+        _split("the command", spec.command)
+    for name, value in spec.env.items():
+        if not _VARIABLE.fullmatch(name):
+            raise UsageError(f"{name[:100]!r} is no name of a variable")
+        _text(f"the variable {name}", value, 128 * 1024 - len(name) - 2)
+    _check_numbers(spec)
+    for word in spec.retry_on:
+        if not _RETRY_ON.fullmatch(word):
+            raise UsageError(f"can't retry on {word!r}; known are exit, exit:N, oom, lost, upload, limit, fetch, image, start")
+    if spec.skip_if_exists and not (spec.output or spec.publish):
+        raise UsageError("--skip-if-exists needs an --output or --publish to look at")
+    check_uris(spec, schemes)
+
+
+def _split(what: str, text: str) -> None:
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{what} can't be split into arguments: {error}; name a --shell to have a shell read it") from None
+
+
+def _check_numbers(spec: TaskSpec) -> None:
+    for what, number, most in (
+        ("cpus", spec.cpus, 100_000),
+        ("mem", spec.mem_gib, 1e6),
+        ("gpus", spec.gpus, 1000),
+        ("disk", spec.disk_gb, 1e9),
+        ("time limit", spec.time_limit_s, 1e9),
+        ("time request", spec.time_request_s, 1e9),
+    ):
+        if number is not None and not 0 < number <= most:
+            raise UsageError(f"{what} must be above 0 and at most {most:g}, not {number:g}")
+    for name, count in spec.requests.items():
+        if not _VARIABLE.fullmatch(name) or not 0 < count <= 1_000_000:
+            raise UsageError(f"a request is NAME=COUNT with a count above 0, not {name}={count}")
+
+
+def check_task(task: NewTask, position: int, specs: int) -> None:
+    """UsageError for a task that could not be stored."""
+    if not 0 <= task.spec < specs:
+        raise UsageError(f"task {position + 1} names spec {task.spec}; there are {specs}")
+    _text("the name", task.name, 1024)
+    for text in (*task.labels, *task.labels.values()):
+        _text("a label", text, 1024)
+    if "" in task.labels:
+        raise UsageError("a label needs a name")
+    if task.key is not None:
+        _text("the key", task.key, 1024)
+        if not task.key:
+            raise UsageError("the key is empty")
+    if not -1_000_000 <= task.priority <= 1_000_000:
+        raise UsageError("a priority lies between -1000000 and 1000000")
+    if not 0 <= task.retries <= 1000:
+        raise UsageError("retries lie between 0 and 1000")
+    if any(not 0 <= other < position for other in (*task.depends_on_new, *task.after_any_new)):
+        raise UsageError(f"task {position + 1} of the request waits for one that does not come before it")
