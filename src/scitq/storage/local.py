@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from scitq.errors import SourceMissingError, StorageError
 from scitq.storage.base import Cancel, Entry, Progress, Readable, ignore_progress
-from scitq.storage.transfer import CHUNK, OneByOne, local_errors, whole_file
+from scitq.storage.transfer import CHUNK, OneByOne, local_errors, open_regular, whole_file, write_all
 
 
 class LocalStorage(OneByOne):
@@ -127,7 +127,7 @@ class LocalStorage(OneByOne):
         with self._target(key) as temporary, temporary.open("xb", buffering=0) as file:
             while chunk := stream.read(CHUNK):
                 token.check()
-                _write_all(file.fileno(), chunk)
+                write_all(file.fileno(), chunk)
                 done += len(chunk)
                 progress(len(chunk))
             if size is not None and done != size:
@@ -208,15 +208,6 @@ class _Reader:
         return self._file.read(size)
 
 
-def open_regular(path: Path, *, flags: int = 0) -> BinaryIO:
-    """Open a regular file for reading, and never hang on a FIFO; OSError for everything else."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(f"{path} is no regular file")
-    return os.fdopen(descriptor, "rb", buffering=0)
-
-
 def _entry(key: str, found: os.stat_result) -> Entry:
     return Entry(key, found.st_size, found.st_mtime_ns // 1_000_000, f"{found.st_mtime_ns:x}-{found.st_ino:x}")
 
@@ -239,14 +230,8 @@ def _copy(source: int, target: int, progress: Progress, cancel: Cancel) -> int:
         else:
             chunk = os.read(source, CHUNK)
             count = len(chunk)
-            _write_all(target, chunk)
+            write_all(target, chunk)
         if not count:
             return done
         done += count
         progress(count)
-
-
-def _write_all(descriptor: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]

@@ -10,6 +10,8 @@ from scitq.errors import UsageError
 from scitq.model.uri import Uri
 from scitq.storage.base import Storage
 from scitq.storage.local import LocalStorage
+from scitq.storage.s3 import S3Storage
+from scitq.storage.s3_config import KNOWN_OPTIONS, S3Config
 
 BUILT_IN = ("file", "ftp", "http", "https")
 Settings = Mapping[str, str]
@@ -29,6 +31,8 @@ def open_storage(name: str, settings: Settings) -> Storage:
             if not root.startswith("/"):
                 raise UsageError(f"the storage {name!r} is of type local and needs root: /a/folder, by its absolute path")
             return LocalStorage(name, Path(root))
+        case "s3" if KNOWN_OPTIONS.issuperset(settings):
+            return S3Storage(name, S3Config.parse(name, settings))
         case _:
             raise UsageError(f"the storage {name!r} has the unknown type {kind!r}")
 

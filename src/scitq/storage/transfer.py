@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import secrets
+import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 from scitq.errors import CancelledError, DiskFullError, ScitqError, StorageError
 from scitq.storage.base import Cancel, Entry, Failure, Progress, Storage, ignore_progress
@@ -17,28 +19,78 @@ from scitq.storage.base import Cancel, Entry, Failure, Progress, Storage, ignore
 PARALLEL_STREAMS: Final = 16
 """Streams open at one time in this process, over all storages."""
 TRIES: Final = 6
+FIRST_WAIT_S: Final = 0.25
 CHUNK: Final = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-streams: Final = threading.BoundedSemaphore(PARALLEL_STREAMS)
+_slots: Final = threading.BoundedSemaphore(PARALLEL_STREAMS)
+_local: Final = threading.local()
 _T = TypeVar("_T")
 
 
-def with_retries(work: Callable[[], _T], *, cancel: Cancel, tries: int = TRIES, first_wait_s: float = 0.25) -> _T:
-    """The result of `work`; errors that a later try may not meet are met by waiting (doubling, jittered) and trying again."""
-    wait_s = first_wait_s
-    for attempt in range(1, tries + 1):
+def with_retries(work: Callable[[], _T], *, cancel: Cancel, tries: int = TRIES, done: Callable[[], int] = lambda: 0) -> _T:
+    """The result of `work`; errors that a later try may not meet are met by waiting (doubling, jittered) and trying again.
+
+    done: how far the work has come; a try that got further starts the count of tries anew.
+    """
+    wait_s, attempt = FIRST_WAIT_S, 0
+    while True:
         cancel.check()
+        before = done()
         try:
             return work()
         except ScitqError as error:
             if cancel.is_cancelled:
                 raise CancelledError("the transfer was cancelled") from error
+            if done() > before:
+                wait_s, attempt = FIRST_WAIT_S, 0
+            attempt += 1
             if not error.is_retryable or attempt == tries:
                 raise
         cancel.wait(wait_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
         wait_s = min(wait_s * 2, 8.0)
-    raise AssertionError("unreachable")
+
+
+@contextmanager
+def stream_slot(cancel: Cancel) -> Iterator[None]:
+    """Hold one of the process's streams; only around the transfer of one piece to or from a file, never around another slot."""
+    while not _slots.acquire(timeout=0.2):
+        cancel.check()
+    try:
+        yield
+    finally:
+        _slots.release()
+
+
+def buffer() -> memoryview:
+    """This thread's own buffer of CHUNK bytes, for the time until it asks again."""
+    held: memoryview | None = getattr(_local, "buffer", None)
+    if held is None:
+        held = _local.buffer = memoryview(bytearray(CHUNK))
+    return held
+
+
+def open_regular(path: Path, *, flags: int = 0) -> BinaryIO:
+    """Open a regular file for reading, and never hang on a FIFO; OSError for everything else."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | flags)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, f"{path} is no regular file")
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write all of `data` at the file's position."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_at(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`."""
+    while data:
+        count = os.pwrite(descriptor, data, offset)
+        data, offset = data[count:], offset + count
 
 
 @contextmanager
