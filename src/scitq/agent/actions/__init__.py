@@ -1,0 +1,1 @@
+"""URI actions: what is done to files after they came and before a task sees them."""

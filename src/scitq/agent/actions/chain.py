@@ -1,0 +1,118 @@
+"""A URI's actions carried out on one file that came, in the order written; `mv:` is a place, not a step."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from scitq.agent.actions import content
+from scitq.agent.actions.gunzip import gunzip, unzipped_name
+from scitq.agent.actions.limits import Meter
+from scitq.agent.actions.untar import extract
+from scitq.errors import DiskFullError, StorageError
+from scitq.model.uri import Action, Gunzip, Move, Untar
+
+_FULL: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def steps_of(actions: Sequence[Action]) -> list[Untar | Gunzip]:
+    """What is to be done to each file, without `mv:`."""
+    return [action for action in actions if not isinstance(action, Move)]
+
+
+def apply(steps: Sequence[Untar | Gunzip], folder: Path, meter: Meter) -> Path:
+    """Carry out `steps` on all files in `folder` (a private one); returns the folder that then holds the result.
+
+    The folder beside it, named `….N`, may be used; what was in `folder` is used up. Raises StorageError or DiskFullError,
+    and leaves what is half made for the caller to drop with the parent of `folder`.
+    """
+    try:
+        for number, step in enumerate(steps):
+            target = folder.with_name(f"{folder.name}.{number}")
+            _apply_one(step, folder, target, meter)
+            folder = target
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFullError(f"{meter.uri}: no room left on the worker's disk while its action was carried out") from error
+        raise StorageError(f"{meter.uri}: {error.strerror or error}") from error
+    return folder
+
+
+def _apply_one(step: Untar | Gunzip, folder: Path, target: Path, meter: Meter) -> None:
+    unpacking = folder.with_name(f"{target.name}.unpack")
+    merged: dict[str, str] = {}
+    target.mkdir()
+    for number, relative in enumerate(sorted(files_below(folder))):
+        packed = folder / relative
+        parent = os.path.dirname(relative)  # noqa: PTH120 - relative texts, not paths
+        if isinstance(step, Gunzip):
+            name = os.path.join(parent, unzipped_name(os.path.basename(relative)))  # noqa: PTH118, PTH119
+            _claim(merged, name, relative, meter)
+            (target / parent).mkdir(parents=True, exist_ok=True)
+            gunzip(packed, target / name, meter)
+            continue
+        unpacking.mkdir(exist_ok=True)
+        content_folder = unpacking / str(number)
+        extract(packed, content_folder, meter)
+        for inner in everything_below(content_folder):
+            _claim(merged, os.path.join(parent, inner), relative, meter, content_folder / inner)  # noqa: PTH118
+        merge(content_folder, target / parent)
+
+
+def _claim(merged: dict[str, str], name: str, source: str, meter: Meter, path: Path | None = None) -> None:
+    if path is not None and stat.S_ISDIR(os.lstat(path).st_mode):
+        return
+    other = merged.setdefault(name, source)
+    if other != source:
+        raise StorageError(f"{meter.uri}: {other!r} and {source!r} would both give {name!r}; fetch them apart, each with |mv:FOLDER")
+
+
+def merge(source: Path, target: Path) -> None:
+    """Move everything in the folder `source` into `target` (made if missing), folders merged; names are known not to collide."""
+    target.mkdir(parents=True, exist_ok=True)
+    with os.scandir(source) as children:
+        found = list(children)
+    for child in found:
+        aim = target / child.name
+        if child.is_dir(follow_symlinks=False) and os.path.lexists(aim):
+            if aim.is_symlink() or not aim.is_dir():
+                raise StorageError(f"the folder {child.name!r} and another file or link have the same name")
+            merge(Path(child.path), aim)
+        elif os.path.lexists(aim):
+            raise StorageError(f"{child.name!r} comes twice")
+        else:
+            Path(child.path).rename(aim)
+    source.rmdir()
+
+
+def files_below(folder: Path) -> Iterator[str]:
+    """Paths, relative, of all regular files; links are not followed."""
+    for name in everything_below(folder):
+        if stat.S_ISREG(os.lstat(folder / name).st_mode):
+            yield name
+
+
+def everything_below(folder: Path) -> Iterator[str]:
+    """Paths, relative, of all files, links and folders, a folder before what is in it."""
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(folder / below) as children:
+            for child in children:
+                name = f"{below}/{child.name}" if below else child.name
+                yield name
+                if child.is_dir(follow_symlinks=False):
+                    waiting.append(name)
+
+
+def make_programs_executable(folder: Path) -> None:
+    """Give the right to run to what can be run: object stores keep no modes (contract RES-3)."""
+    for name in files_below(folder):
+        path = folder / name
+        mode = stat.S_IMODE(os.lstat(path).st_mode)
+        if not mode & 0o100 and content.is_program(content.read_head(path)):
+            path.chmod(mode | 0o111)
