@@ -1,0 +1,102 @@
+"""The table of all commands: it feeds the parser, the man pages, the completions, docs/cli.md and the tests.
+
+A command is one line here and one module beside it with `add_arguments(parser)` and `run(context) -> int`
+(docs/development.md, "Adding a command"). Nothing is imported until its command is typed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Command(NamedTuple):
+    """One command: the words to type, the module under scitq.commands that does it, and one line of help."""
+
+    path: tuple[str, ...]
+    module: str
+    help: str
+
+
+def _command(words: str, help_text: str, module: str = "") -> Command:
+    return Command(tuple(words.split()), module or words.replace(" ", "_"), help_text)
+
+
+GROUPS: dict[tuple[str, ...], str] = {
+    (): "Hands Unix command lines to machines: a distributed task queue.",
+    ("task",): "Create tasks and follow them.",
+    ("worker",): "The machines that carry tasks out.",
+    ("user",): "Who may log in.",
+    ("user", "token"): "Tokens, for example for cron.",
+    ("config",): "The server's configuration file.",
+    ("db",): "The server's database.",
+}
+"""The words that are followed by another word, with their help."""
+
+COMMANDS: tuple[Command, ...] = (
+    # The session
+    _command("login", "Log in: the token alone goes to stdout, for SCITQ_TOKEN=$(scitq login)."),
+    _command("logout", "Revoke the token in use, or all of one's tokens."),
+    _command("ping", "Tell whether the server answers, in which version and how fast, and who one is there."),
+    _command("version", "Show the version; with --verbose, the libraries too."),
+    # Tasks
+    _command("task create", "Create a task, an array of tasks, or all tasks of a file."),
+    _command("task list", "List tasks, newest first."),
+    _command("task show", "Show all that is known of tasks."),
+    _command("task output", "Print what a task wrote."),
+    _command("task retry", "Hide failed tasks and create them anew."),
+    _command("task cancel", "Take tasks back; those that run already are killed and end as failed.", "task_act"),
+    _command("task kill", "Kill running tasks at once; their output is still uploaded.", "task_act"),
+    _command("task stop", "Ask running tasks to end (SIGTERM, then SIGKILL after a grace).", "task_act"),
+    _command("task suspend", "Hold tasks back; those that run are frozen.", "task_act"),
+    _command("task resume", "Let suspended tasks go on.", "task_act"),
+    _command("task upload", "Try the upload of failed tasks again, from the files that their workers kept.", "task_act"),
+    _command("task wait", "Wait until tasks have ended; the exit status says how."),
+    _command("task explain", "Say why a task is not running."),
+    _command("task edit", "Change tasks that no worker has yet."),
+    _command("task delete", "Remove ended tasks with their logs."),
+    # Workers
+    _command("worker list", "List the workers."),
+    _command("worker show", "Show all that is known of workers."),
+    _command("worker stats", "Show the live use of CPU, memory, disk and network of workers."),
+    _command("worker events", "List what happened to workers, newest first."),
+    _command("worker update", "Change workers while they work."),
+    _command("worker drain", "Give workers no new tasks.", "worker_act"),
+    _command("worker resume", "Give drained workers tasks again.", "worker_act"),
+    _command("worker delete", "Delete workers; tasks that run on them are interrupted.", "worker_act"),
+    _command("worker cache", "List or clear the shared resources that a worker keeps."),
+    # Users
+    _command("user create", "Create a user (for administrators)."),
+    _command("user list", "List the users."),
+    _command("user update", "Make a user an administrator, or an ordinary user again (for administrators)."),
+    _command("user delete", "Delete a user; live tokens die at once (for administrators)."),
+    _command("user change-password", "Change one's password, or as an administrator anybody's.", "user_change_password"),
+    _command("user token create", "Create a further token, for example for cron."),
+    _command("user token list", "List live tokens."),
+    _command("user token revoke", "End a token by its id."),
+    # The server and this machine
+    _command("serve", "Run the server."),
+    _command("agent", "Run a worker on this machine."),
+    _command("status", "Show how the server is."),
+    _command("stop", "End the server (for administrators)."),
+    _command("top", "Watch queue, workers and running tasks in the terminal."),
+    _command("doctor", "Check this machine for what servers and workers need."),
+    _command("config init", "Write a commented scitq.yaml with fresh secrets."),
+    _command("hashpassword", "Hash a password for scitq.yaml."),
+    _command("db backup", "Copy the database while it is in use (for administrators)."),
+    _command("completion", "Print the completion script for a shell."),
+)
+
+
+def find(path: tuple[str, ...]) -> Command | None:
+    """The command with these words, None when they are none."""
+    return next((command for command in COMMANDS if command.path == path), None)
+
+
+def children(path: tuple[str, ...]) -> dict[str, str]:
+    """The words that may follow `path`, each with its help, in the order of the table."""
+    found: dict[str, str] = {}
+    for command in COMMANDS:
+        if command.path[: len(path)] == path and len(command.path) > len(path):
+            word = command.path[len(path)]
+            found.setdefault(word, GROUPS.get((*path, word), command.help))
+    return found
