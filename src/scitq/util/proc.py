@@ -1,44 +1,28 @@
 """The only place that starts processes.
 
 The one-file executable runs with a changed environment (its own libraries); what it starts must get the original
-back (contract CLI-9). The launcher keeps the originals in `SCITQ_ORIG_<NAME>`; PyInstaller in `<NAME>_ORIG`.
+back (contract CLI-9): util/bundle restores it at the very start, for children of libraries too.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_CHANGED = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONHOME", "PYTHONPATH")
+from scitq.util import bundle
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment as it was before the executable changed it, with `extra` on top."""
-    environment = dict(os.environ)
-    if getattr(sys, "frozen", False):
-        for name in _CHANGED:
-            for kept in (f"SCITQ_ORIG_{name}", f"{name}_ORIG"):
-                if kept in environment:
-                    environment[name] = environment.pop(kept)
-                    break
-            else:
-                environment.pop(name, None)
-        for name in [n for n in environment if n.startswith(("_PYI_", "_MEIPASS", "SCITQ_ORIG_"))]:
-            del environment[name]
-        if environment.get("LD_LIBRARY_PATH") == "":
-            del environment["LD_LIBRARY_PATH"]
-    return environment | dict(extra or {})
+    """This process's environment, which is the user's own, with `extra` on top."""
+    return dict(os.environ) | dict(extra or {})
 
 
 def own_command() -> list[str]:
     """The argv that starts this same scitq again: the one file, or `python -m scitq`."""
-    if getattr(sys, "frozen", False):
-        return [os.environ.get("SCITQ_EXECUTABLE", sys.executable)]
-    return [sys.executable, "-m", "scitq"]
+    return bundle.own_command()
 
 
 def start(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - Popen's own options

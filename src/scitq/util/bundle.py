@@ -1,0 +1,100 @@
+"""What the one-file executable needs at run time: its environment undone, its folder kept (docs/install.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+from scitq.util import clock
+
+_KEPT = "SCITQ_ORIG_"
+_REFRESH_S = 43_200.0
+
+_executable: str | None = None
+_folder: Path | None = None
+
+
+def settle() -> None:
+    """Give this process, and with it all its children, the environment that the user had; called before anything else is imported.
+
+    The dynamic linker read LD_LIBRARY_PATH when it started, so our own libraries are found all the same.
+    """
+    global _executable, _folder
+    environment = os.environ
+    for name in ("LD_LIBRARY_PATH", "LD_LIBRARY_PATH_ORIG"):
+        environment.pop(name, None)
+    for name in [one for one in environment if one.startswith(("_PYI_", "_MEIPASS"))]:
+        del environment[name]
+    for name in [one for one in environment if one.startswith(_KEPT)]:
+        environment[name.removeprefix(_KEPT)] = environment.pop(name)
+    _executable = environment.pop("SCITQ_EXECUTABLE", None)
+    folder = environment.pop("SCITQ_BUNDLE", "")
+    lock = environment.pop("SCITQ_BUNDLE_LOCK", "")
+    with contextlib.suppress(OSError):
+        if lock.isdigit():
+            os.set_inheritable(int(lock), False)
+    if folder:
+        _folder = Path(folder)
+        _hold(folder)
+
+
+def _hold(folder: str) -> None:
+    """Lock the folder itself for as long as this process lives: systemd-tmpfiles leaves alone what is locked."""
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        fcntl.flock(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def folder() -> Path | None:
+    """Where the one file unpacked itself; None when not started from it."""
+    return _folder
+
+
+def own_command() -> list[str]:
+    """The argv that starts this same scitq again: the one file, what it unpacked when it is gone, or `python -m scitq`."""
+    if _executable is not None and os.access(_executable, os.X_OK):
+        return [_executable]
+    if _folder is not None:
+        loader = next(iter(sorted(_folder.glob("ld-*.so.*"))))
+        return [str(loader), "--library-path", str(_folder / "_internal"), str(_folder / "scitq")]
+    return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "scitq"]
+
+
+def load_all(*packages: str) -> None:
+    """Import every module of these packages, so that a daemon does not read its files again when they may have been replaced."""
+    import importlib
+    import pkgutil
+
+    for name in packages:
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, name + "."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+
+
+def refresh(bundle: Path) -> None:
+    """Give every file of the unpacked folder the present time, the lock file first: what is later than it counts as changed."""
+    now_ns = clock.now_ms() * 1_000_000
+    for path in [bundle / ".lock", *bundle.rglob("*")]:
+        with contextlib.suppress(OSError):
+            os.utime(path, ns=(now_ns, now_ns), follow_symlinks=False)
+
+
+def keep_fresh() -> None:
+    """In a daemon started from the one file: keep the unpacked folder young, so that no sweeper of old files takes it."""
+    import threading
+
+    bundle = _folder
+    if bundle is None:
+        return
+
+    def tend() -> None:
+        while not stop.wait(_REFRESH_S):
+            refresh(bundle)
+
+    stop = threading.Event()
+    refresh(bundle)
+    threading.Thread(target=tend, name="bundle", daemon=True).start()
