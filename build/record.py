@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-from locked import locked
-
 import scitq
+from locked import locked
 
 commit, output = sys.argv[1:]
 lines = ['"""Made by build/record.py."""', "", f"COMMIT = {commit!r}", f"LIBRARIES = {dict(sorted(locked().items()))!r}"]

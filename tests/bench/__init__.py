@@ -1,0 +1,1 @@
+"""Measurements of scitq beside other tools; `make bench` prints them."""
