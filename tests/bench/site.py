@@ -17,6 +17,19 @@ from typing import Any
 PASSWORD = "bench password"
 
 
+def two_ports() -> int:
+    """A free port whose next one is free too: the server tells its key there."""
+    while True:
+        with socket.socket() as probe, socket.socket() as neighbour:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+            try:
+                neighbour.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
 class Site:
     """Starts on entry, stops on exit; `scitq(...)` runs a client command and returns its stdout."""
 
@@ -25,9 +38,7 @@ class Site:
         self.storages = storages or {}
         self.folder = Path(tempfile.mkdtemp(prefix="scitq-bench-"))
         self.children: dict[str, subprocess.Popen[bytes]] = {}
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = two_ports()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SCITQ_", "XDG_"))}
         home = self.folder / "home"
         home.mkdir()

@@ -129,7 +129,9 @@ class _Source:
 def _check(config: Config, source: _Source) -> None:
     server = config.scitq
     if not 0 <= server.port <= 65534:
-        raise source.error(["scitq", "port"], f"{server.port} is no port; use 1 to 65534 (the port above it tells the server's key), or 0 for a free one")
+        raise source.error(
+            ["scitq", "port"], f"{server.port} is no port; use 1 to 65534 (the port above it tells the server's key), or 0 for a free one"
+        )
     if server.admin_hashed_password and not passwords.is_hash(server.admin_hashed_password):
         raise source.error(
             ["scitq", "admin_hashed_password"],

@@ -37,7 +37,7 @@ worker: {{}}
 #   cache_size: 200G            # most bytes of shared resources kept; else half of the disk
 
 # Storages, by the name that URIs use (s3://bucket/…), with the options of rclone.
-rclone: {{}}
+rclone:{storages}
 #   s3:
 #     type: s3
 #     provider: AWS
@@ -57,13 +57,23 @@ providers: {{}}
 
 
 def render(
-    *, hashed_password: str, fqdn: str = "localhost", port: int = DEFAULT_PORT, bind: str = "127.0.0.1", data_dir: str = "", admin: str = "admin"
+    *,
+    hashed_password: str,
+    fqdn: str = "localhost",
+    port: int = DEFAULT_PORT,
+    bind: str = "127.0.0.1",
+    data_dir: str = "",
+    admin: str = "admin",
+    store: str = "",
 ) -> str:
-    """The text of a new configuration; `data_dir` empty: the user's data folder."""
+    """The text of a new configuration; `data_dir` empty: the user's data folder; `store`: a folder for the storage `store:`, if any."""
     return _TEXT.format(
         fqdn=fqdn,
         port=port,
         bind=bind,
+        storages=f"\n  # A folder of this machine, for store://… of workers that run here.\n  store: {{type: local, root: '{store}'}}"
+        if store
+        else " {}",
         data_dir=f"  data_dir: '{data_dir}'" if data_dir else "  # data_dir: /var/lib/scitq",
         admin=admin,
         hashed=hashed_password,
