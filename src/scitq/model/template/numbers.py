@@ -1,0 +1,104 @@
+"""Texts of a workflow file that must be numbers, durations, sizes, or yes and no, once their names are replaced."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping as MappingOf
+
+from scitq.errors import UsageError
+from scitq.model.template.problems import problem
+from scitq.model.template.text import Scope, Words, is_truthy
+from scitq.util.units import parse_bytes, parse_duration_s
+
+Texts = MappingOf[str, Words]
+_SIGNS = re.compile(r"\s*(>=|<=|==|=|>|<)?\s*(\d+(?:\.\d+)?)\s*")
+
+
+def text(texts: Texts, key: str, scope: Scope) -> str | None:
+    """The text at a key, None when there is none or it comes to nothing."""
+    words = texts.get(key)
+    return (words.evaluate(scope).strip() or None) if words is not None else None
+
+
+def number(texts: Texts, key: str, scope: Scope) -> float | None:
+    """A number greater than 0."""
+    found = text(texts, key, scope)
+    if found is None:
+        return None
+    if not re.fullmatch(r"\d+(\.\d+)?", found) or float(found) == 0:
+        raise problem(texts[key].line, f"{key} must be a number greater than 0, not {found!r}")
+    return float(found)
+
+
+def whole(texts: Texts, key: str, scope: Scope, least: int = 0) -> int | None:
+    """A whole number, at least `least`."""
+    found = text(texts, key, scope)
+    if found is None:
+        return None
+    if not re.fullmatch(r"[+-]?\d+", found) or int(found) < least:
+        raise problem(texts[key].line, f"{key} must be a whole number, {least} or more, not {found!r}")
+    return int(found)
+
+
+def integer(texts: Texts, key: str, scope: Scope) -> int | None:
+    """A whole number, negative ones too."""
+    return whole(texts, key, scope, least=-(1 << 31))
+
+
+def gibibytes(texts: Texts, key: str, scope: Scope) -> float | None:
+    """Memory in GiB: a bare number is GiB, `16G` and `512MiB` are read as sizes."""
+    return _size(texts, key, scope, 1 << 30)
+
+
+def gigabytes(texts: Texts, key: str, scope: Scope) -> float | None:
+    """Disk in GB: a bare number is GB."""
+    return _size(texts, key, scope, 10**9)
+
+
+def _size(texts: Texts, key: str, scope: Scope, unit: int) -> float | None:
+    found = text(texts, key, scope)
+    if found is None or re.fullmatch(r"\d+(\.\d+)?", found):
+        return number(texts, key, scope)
+    try:
+        return parse_bytes(found) / unit
+    except UsageError as error:
+        raise problem(texts[key].line, f"{key}: {error}") from None
+
+
+def seconds(texts: Texts, key: str, scope: Scope) -> float | None:
+    """A duration: 90s, 15m, 2h, 1h30m."""
+    found = text(texts, key, scope)
+    if found is None:
+        return None
+    try:
+        return parse_duration_s(found)
+    except UsageError as error:
+        raise problem(texts[key].line, f"{key}: {error}") from None
+
+
+def flag(texts: Texts, key: str, scope: Scope) -> bool:
+    """Yes or no; nothing means no."""
+    words = texts.get(key)
+    return words is not None and is_truthy(words.value(scope))
+
+
+def percent_or_whole(texts: Texts, key: str, scope: Scope) -> tuple[int | None, float | None]:
+    """A count, or a percentage like `50%`."""
+    found = text(texts, key, scope)
+    if found is None:
+        return None, None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", found)
+    if match:
+        return None, float(match[1])
+    return whole(texts, key, scope), None
+
+
+def comparison(texts: Texts, key: str, scope: Scope, default_sign: str) -> str | None:
+    """A condition of a flavor filter on a number: `>= 8`, or `8` with the default sign."""
+    found = text(texts, key, scope)
+    if found is None:
+        return None
+    match = _SIGNS.fullmatch(found)
+    if match is None:
+        raise problem(texts[key].line, f"{key} is compared with a number, like '>= 8', not {found!r}")
+    return f"{key}{match[1] or default_sign}{match[2]}"
