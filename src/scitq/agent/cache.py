@@ -1,0 +1,391 @@
+"""The shared resources of a worker: one download for many tasks, nothing in use evicted, bounded (docs/data.md, "The cache")."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from scitq.agent.cache_entry import DATA, Entry
+from scitq.agent.cache_views import View, Wanted, make_view, view_name
+from scitq.errors import CancelledError, DiskFullError, ScitqError, StorageError
+from scitq.storage.base import Cancel
+from scitq.util import files
+from scitq.util.units import format_bytes, parse_bytes
+
+_log = logging.getLogger(__name__)
+_POLL_S: Final = 5.0
+_BUILDS_AT_ONCE: Final = 8
+_Paths = list[Path]
+_Entries = list[Entry]
+_Rows = list[dict[str, Any]]
+Build = Callable[[Path, Cancel], Path]
+"""Makes the content of an entry in the empty folder that it is given; returns the folder below it that holds the result."""
+
+
+class _Building:
+    """A download under way and how many tasks wait for it; it is called off when none is left."""
+
+    def __init__(self) -> None:
+        self.cancel = Cancel()
+        self.waiters = 0
+        self.entry: Entry | None = None
+        self.error: BaseException | None = None
+        self.is_abandoned = False
+        self.is_ended = False
+
+
+class ResourceCache:
+    """Thread-safe; one for each work folder and process."""
+
+    def __init__(self, work_dir: Path, settings: Mapping[str, Any]) -> None:
+        """settings: the server's rules for workers, of which cache_size and min_free_disk hold here."""
+        root = work_dir / "cache"
+        self._entries_dir, self._views_dir, self._staging_dir = root / "entries", root / "views", root / "staging"
+        files.remove_tree(self._staging_dir)
+        for folder in (self._entries_dir, self._views_dir, self._staging_dir):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._changed = threading.Condition()
+        self._building: dict[str, _Building] = {}
+        self._views: dict[str, View] = {}
+        self._making_views: set[str] = set()
+        self._building_now = 0
+        self._has_pruned = False
+        self._entries = {found.key: found for folder in self._entries_dir.iterdir() if (found := Entry.load(folder))}
+        for folder in self._entries_dir.iterdir():
+            if folder.name not in self._entries:
+                files.remove_tree(folder)
+        self.configure(settings)
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Take other bounds over; sizes as in scitq.yaml, a plain number is bytes."""
+        size = _bytes(settings.get("cache_size"), 0)
+        if not size:
+            held = sum(entry.meta.bytes for entry in self._entries.values())
+            size = max((files.free_bytes(self._entries_dir) + held) // 2, 1)
+        self._most_bytes = size
+        self._min_free_bytes = _bytes(settings.get("min_free_disk"), 10**9)
+
+    def get_view(self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build], cancel: Cancel, *, is_copied: bool) -> View:
+        """A folder that holds exactly `wanted`, leased until `release`; what is missing is built, once for all who wait.
+
+        is_copied: without any link to the cache, for tasks that run as our own user.
+        """
+        self._prune_views()
+        leased: _Entries = []
+        try:
+            for entry in self._get_all(wanted, build, cancel):
+                leased.append(entry)
+            return self._lease_view(wanted, leased, cancel, is_copied=is_copied)
+        finally:
+            self._end_leases(leased)
+
+    def adopt(self, name: str, wanted_keys: Sequence[str]) -> View | None:
+        """Lease a view again that a task of an earlier process uses; None when it is gone. Call it before the first `get_view`."""
+        with self._changed:
+            entries = [self._entries[key] for key in wanted_keys if key in self._entries]
+            if len(entries) != len(wanted_keys):
+                return None
+            view = self._views.get(name)
+            if view is None:
+                path = entries[0].data if name == entries[0].key else self._views_dir / name
+                if not path.is_dir():
+                    return None
+                view = self._views[name] = View(name, path, entries)
+            self._lease(view)
+            return view
+
+    def release(self, view: View) -> None:
+        """End one lease of `view`; what is over the bounds goes."""
+        with self._changed:
+            view.leases -= 1
+            for entry in view.entries:
+                entry.leases -= 1
+            doomed = self._over_bounds(0)
+            self._changed.notify_all()
+        self._drop(doomed)
+
+    def make_room(self, count: int, folder: Path | None = None) -> None:
+        """Evict until `count` more bytes fit on the disk (of `folder`); DiskFullError when they can't."""
+        where = folder or self._entries_dir
+        with self._changed:
+            doomed = self._over_bounds(count if folder is None else 0)
+        self._drop(doomed)
+        while files.free_bytes(where) < count + self._min_free_bytes:
+            with self._changed:
+                entry = self._oldest()
+                doomed = [self._take_out(entry)] if entry else []
+            if not doomed:
+                free = format_bytes(files.free_bytes(where))
+                kept = format_bytes(self._min_free_bytes)
+                raise DiskFullError(
+                    f"no room on the worker's disk: {format_bytes(count)} are needed, {free} are free, of which {kept} stay free"
+                    " (worker.min_free_disk in scitq.yaml)"
+                )
+            self._drop(doomed)
+
+    def list(self) -> _Rows:
+        """The entries, most recently used first, as plain data: uri, bytes, files, used_ms, created_ms, tasks (that use it)."""
+        with self._changed:
+            found = sorted(self._entries.values(), key=lambda entry: -entry.used_ms)
+            return [
+                {
+                    "uri": entry.meta.uri,
+                    "bytes": entry.meta.bytes,
+                    "files": entry.meta.files,
+                    "used_ms": entry.used_ms,
+                    "created_ms": entry.meta.created_ms,
+                    "tasks": entry.leases,
+                }
+                for entry in found
+            ]
+
+    def clear(self) -> dict[str, int]:
+        """Drop all that no task uses; returns what went and what stays: entries, bytes, kept."""
+        with self._changed:
+            unused = [entry for entry in self._entries.values() if not entry.leases]
+            freed = sum(entry.meta.bytes for entry in unused)
+            doomed = [self._take_out(entry) for entry in unused]
+            kept = len(self._entries)
+        self._drop(doomed)
+        return {"entries": len(unused), "bytes": freed, "kept": kept}
+
+    def _get_all(self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build], cancel: Cancel) -> Iterator[Entry]:
+        """Lease the entry of each; all that are missing are begun before the first is waited for."""
+        with self._interest(wanted, build) as interests:
+            for item, building in interests:
+                yield self._await(item, building, build, cancel)
+
+    @contextmanager
+    def _interest(self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build]) -> Iterator[list[tuple[Wanted, _Building | None]]]:
+        interests: list[tuple[Wanted, _Building | None]] = []
+        try:
+            for item in wanted:
+                interests.append((item, self._join(item, build(item))))
+            yield interests
+        finally:
+            for _item, building in interests:
+                if building is not None:
+                    self._leave(building)
+
+    def _join(self, item: Wanted, build: Build) -> _Building | None:
+        """Wait for the build under way, or begin one; None when the entry is there."""
+        with self._changed:
+            if item.key in self._entries:
+                return None
+            building = self._building.get(item.key)
+            if building is None or building.is_abandoned:
+                before = building
+                building = self._building[item.key] = _Building()
+                run = threading.Thread(target=self._build, args=(item, build, building, before), name=f"fetch-{item.key[:8]}", daemon=True)
+                building.waiters += 1
+                run.start()
+            else:
+                building.waiters += 1
+            return building
+
+    @contextmanager
+    def _slot(self, cancel: Cancel) -> Iterator[None]:
+        with self._wakes(cancel), self._changed:
+            while self._building_now >= _BUILDS_AT_ONCE:
+                cancel.check()
+                self._changed.wait(_POLL_S)
+            self._building_now += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._building_now -= 1
+                self._changed.notify_all()
+
+    def _prune_views(self) -> None:
+        """Drop, before the first view is asked for, those of an earlier process that no task was adopted with."""
+        with self._changed:
+            if self._has_pruned:
+                return
+            self._has_pruned = True
+            doomed = [self._retire(folder) for folder in self._views_dir.iterdir() if folder.name not in self._views]
+        self._drop(doomed)
+
+    def _leave(self, building: _Building) -> None:
+        with self._changed:
+            building.waiters -= 1
+            building.is_abandoned = building.waiters == 0
+        if building.is_abandoned:
+            building.cancel.cancel()
+
+    def _build(self, item: Wanted, build: Build, building: _Building, before: _Building | None) -> None:
+        """The body of a build's thread; one that was called off is let end first."""
+        staging = self._staging_dir / secrets.token_hex(8)
+        try:
+            with self._changed:
+                while before is not None and not before.is_ended:
+                    self._changed.wait(_POLL_S)
+            with self._slot(building.cancel):
+                staging.mkdir()
+                result = build(staging / "work", building.cancel)
+            sealed = staging / "entry"
+            sealed.mkdir()
+            result.rename(sealed / DATA)
+            building.cancel.check()
+            building.entry = Entry.seal(sealed, item.key, item.uri, self._entries_dir / item.key)
+        except OSError as error:
+            building.error = StorageError(f"{item.uri}: {error.strerror or error}")
+        except BaseException as error:  # noqa: BLE001 - it is raised again in every thread that waits
+            building.error = error
+        files.remove_tree(staging)
+        with self._changed:
+            building.is_ended = True
+            if building.entry is not None:
+                self._entries[item.key] = building.entry
+            if self._building.get(item.key) is building:
+                del self._building[item.key]
+            self._changed.notify_all()
+
+    def _await(self, item: Wanted, building: _Building | None, build: Callable[[Wanted], Build], cancel: Cancel) -> Entry:
+        """The leased entry, once it is there and was checked."""
+        if building is not None:
+            with self._wakes(cancel), self._changed:
+                while not building.is_ended:
+                    cancel.check()
+                    self._changed.wait(_POLL_S)
+            if building.error is not None:
+                raise _again(building.error)
+        entry = self._lease_entry(item.key)
+        if entry is not None:
+            return entry
+        with self._interest([item], build) as [(_item, another)]:
+            return self._await(item, another, build, cancel)
+
+    def _lease_entry(self, key: str) -> Entry | None:
+        """Lease a present entry; one that is no longer whole is dropped, None."""
+        with self._changed:
+            entry = self._entries.get(key)
+            if entry is None:
+                return None
+            entry.leases += 1
+        if not entry.is_checked and not entry.is_whole():
+            _log.warning("cached resource is damaged and is fetched again: %s", entry.meta.uri)
+            with self._changed:
+                entry.leases -= 1
+                doomed = [self._take_out(entry)] if self._entries.get(key) is entry else []
+            self._drop(doomed)
+            return None
+        entry.is_checked = True
+        entry.touch()
+        return entry
+
+    def _end_leases(self, entries: Sequence[Entry]) -> None:
+        with self._changed:
+            for entry in entries:
+                entry.leases -= 1
+
+    def _lease_view(self, wanted: Sequence[Wanted], entries: Sequence[Entry], cancel: Cancel, *, is_copied: bool) -> View:
+        name = view_name(wanted, is_copied=is_copied)
+        with self._changed:
+            while name in self._making_views:
+                cancel.check()
+                self._changed.wait(_POLL_S)
+            view = self._views.get(name)
+            if view is not None and (view.leases or not is_copied or view.is_unchanged()):
+                return self._lease(view)
+            self._making_views.add(name)
+            doomed = [self._retire(self._views_dir / name)]
+        try:
+            self._drop(doomed)
+            path, stamp = self._entry_as_view(wanted, entries, is_copied), ""
+            if path is None:
+                path = self._views_dir / name
+                stamp = make_view(path, self._staging_dir / secrets.token_hex(8), wanted, entries, cancel, is_copied=is_copied)
+        finally:
+            with self._changed:
+                self._making_views.discard(name)
+                self._changed.notify_all()
+        with self._changed:
+            view = self._views[name] = View(name, path, [*entries], stamp)
+            return self._lease(view)
+
+    def _entry_as_view(self, wanted: Sequence[Wanted], entries: Sequence[Entry], is_copied: bool) -> Path | None:
+        is_plain = len(wanted) == 1 and not wanted[0].folder and not is_copied
+        return entries[0].data if is_plain else None
+
+    def _lease(self, view: View) -> View:
+        view.leases += 1
+        for entry in view.entries:
+            entry.leases += 1
+        return view
+
+    def _oldest(self) -> Entry | None:
+        unused = [entry for entry in self._entries.values() if not entry.leases]
+        return min(unused, key=lambda entry: entry.used_ms, default=None)
+
+    def _over_bounds(self, count: int) -> _Paths:
+        """Take out what must go so that `count` more bytes keep the cache within its size, as far as that can be."""
+        doomed: _Paths = []
+        while sum(entry.meta.bytes for entry in self._entries.values()) + count > self._most_bytes:
+            entry = self._oldest()
+            if entry is None:
+                break
+            doomed.append(self._take_out(entry))
+        return doomed
+
+    def _take_out(self, entry: Entry) -> Path:
+        """Forget an unused entry with its views; returns what is to be deleted."""
+        grave = self._retire(entry.folder)
+        for view in [view for view in self._views.values() if entry in view.entries]:
+            del self._views[view.name]
+            if view.path.parent == self._views_dir:
+                self._retire(view.path, grave)
+        del self._entries[entry.key]
+        return grave
+
+    def _retire(self, folder: Path, grave: Path | None = None) -> Path:
+        """Move a folder out of the way at once; deleting it may take long."""
+        grave = grave or self._staging_dir / secrets.token_hex(8)
+        grave.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):
+            if folder.parent == self._views_dir:
+                folder.chmod(0o755)
+            folder.rename(grave / secrets.token_hex(4))
+        return grave
+
+    def _drop(self, doomed: Sequence[Path]) -> None:
+        for folder in doomed:
+            files.remove_tree(folder)
+
+    @contextmanager
+    def _wakes(self, cancel: Cancel) -> Iterator[None]:
+        def wake() -> None:
+            with self._changed:
+                self._changed.notify_all()
+
+        with cancel.on_cancel(wake):
+            yield
+
+
+def key_of(*parts: str) -> str:
+    """The name of an entry or view that stands for `parts`."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(f"{len(part)}:".encode() + part.encode(errors="surrogateescape"))
+    return digest.hexdigest()[:40]
+
+
+def _bytes(value: Any, default: int) -> int:  # noqa: ANN401 - a setting
+    if value in (None, ""):
+        return default
+    return parse_bytes(value) if isinstance(value, str) else int(value)
+
+
+def _again(error: BaseException) -> BaseException:
+    """A copy to raise in another thread: one exception raised in several would mix their tracebacks."""
+    if isinstance(error, CancelledError):
+        return StorageError("the download was called off; try again")
+    if isinstance(error, ScitqError):
+        return type(error)(*error.args)
+    return error

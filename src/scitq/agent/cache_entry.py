@@ -1,0 +1,110 @@
+"""One entry of the cache on disk: a read-only folder, and beside it what it is and how to tell that it is still whole."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from scitq.agent.actions.chain import everything_below
+from scitq.util import clock, files
+
+DATA = "data"
+_META = "entry.json"
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept beside the data. `stamp`: a digest of all names, sizes, modes and times, without the contents."""
+
+    uri: str
+    bytes: int
+    files: int
+    stamp: str
+    created_ms: int
+
+
+@dataclass(slots=True)
+class Entry:
+    """A whole entry. `leases`: how many views in use hold it; `is_checked`: compared with its stamp by this process."""
+
+    key: str
+    folder: Path
+    meta: Meta
+    used_ms: int
+    leases: int = 0
+    is_checked: bool = False
+
+    @property
+    def data(self) -> Path:
+        """The folder with the content."""
+        return self.folder / DATA
+
+    @classmethod
+    def load(cls, folder: Path) -> Self | None:
+        """The entry in `folder`; None when it is none."""
+        try:
+            meta = msgspec.json.decode((folder / _META).read_bytes(), type=Meta)
+            used = (folder / _META).stat().st_mtime_ns // 1_000_000
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return cls(folder.name, folder, meta, used)
+
+    @classmethod
+    def seal(cls, folder: Path, key: str, uri: str, final: Path) -> Self:
+        """Make `folder/data` read-only, describe it, and move `folder` to `final` as a whole."""
+        total, count = protect(folder / DATA)
+        now = clock.now_ms()
+        meta = Meta(uri=uri, bytes=total, files=count, stamp=stamp_of(folder / DATA), created_ms=now)
+        files.write_atomically(folder / _META, msgspec.json.encode(meta))
+        folder.rename(final)
+        return cls(key, final, meta, now, is_checked=True)
+
+    def is_whole(self) -> bool:
+        """Whether nothing was taken, added or changed since it was sealed."""
+        try:
+            return stamp_of(self.data) == self.meta.stamp
+        except OSError:
+            return False
+
+    def touch(self) -> None:
+        """Remember that it is used now."""
+        self.used_ms = clock.now_ms()
+        os.utime(self.folder / _META)
+
+
+def protect(folder: Path) -> tuple[int, int]:
+    """Take the right to write from all files and folders; returns bytes and number of files."""
+    total = count = 0
+    folders = [folder]
+    for name in everything_below(folder):
+        path = folder / name
+        found = os.lstat(path)
+        if stat.S_ISDIR(found.st_mode):
+            folders.append(path)
+        elif stat.S_ISREG(found.st_mode):
+            path.chmod(0o555 if found.st_mode & 0o111 else 0o444)
+            total += found.st_size
+            count += 1
+    for path in folders:
+        path.chmod(0o555)
+    return total, count
+
+
+def stamp_of(folder: Path, *, with_changes: bool = False) -> str:
+    """A digest of names, kinds, sizes, modes and times of all below `folder`; contents are not read.
+
+    with_changes: also of the times of the last change of anything, which no program can set back (but links change them too).
+    """
+    digest = hashlib.sha256()
+    for name in sorted(everything_below(folder)):
+        found = os.lstat(folder / name)
+        is_link, is_folder = stat.S_ISLNK(found.st_mode), stat.S_ISDIR(found.st_mode)
+        target = os.readlink(folder / name) if is_link else ""  # noqa: PTH115 - a text, not a path
+        facts = (name, found.st_mode, 0 if is_folder else found.st_size, 0 if is_folder else found.st_mtime_ns, target)
+        digest.update(repr((*facts, found.st_ctime_ns if with_changes else 0)).encode(errors="surrogateescape"))
+    return digest.hexdigest()
