@@ -130,12 +130,12 @@ def _check(config: Config, source: _Source) -> None:
     server = config.scitq
     if not 0 <= server.port <= 65534:
         raise source.error(
-            ["scitq", "port"], f"{server.port} is no port; use 1 to 65534 (the port above it tells the server's key), or 0 for a free one"
+            ["scitq", "port"], f"{server.port} is no port; use 1 to 65534 (the port above it is used too), or 0 for a free one"
         )
     if server.admin_hashed_password and not passwords.is_hash(server.admin_hashed_password):
         raise source.error(
             ["scitq", "admin_hashed_password"],
-            "this is no bcrypt hash; a password must not stand here as it is. Hash it with `scitq hashpassword` and put the result here, in single quotes",
+            "this is no bcrypt hash, and a password must not stand here as it is: put the output of `scitq hashpassword` here, in single quotes",
         )
     if server.network_filesystem not in {"exclusive", "refuse"}:
         raise source.error(["scitq", "network_filesystem"], f"{server.network_filesystem!r} must be exclusive or refuse")

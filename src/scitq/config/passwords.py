@@ -9,7 +9,7 @@ from scitq.errors import UsageError
 ROUNDS = 12
 _HASH = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}", re.ASCII)
 _MOST_BYTES = 72
-"""bcrypt reads no further; longer passwords are cut there, as every implementation has always done."""
+"""bcrypt reads no further; a longer password is refused rather than cut."""
 
 
 def is_hash(text: str) -> bool:
@@ -21,7 +21,9 @@ def _bytes(password: str) -> bytes:
     data = password.encode("utf-8", "surrogateescape")
     if not data or b"\0" in data:
         raise UsageError("a password must not be empty, nor hold a NUL")
-    return data[:_MOST_BYTES]
+    if len(data) > _MOST_BYTES:
+        raise UsageError(f"the password has {len(data)} bytes; bcrypt reads {_MOST_BYTES} at most")
+    return data
 
 
 def hash_password(password: str, rounds: int = ROUNDS) -> str:
@@ -29,13 +31,3 @@ def hash_password(password: str, rounds: int = ROUNDS) -> str:
     import bcrypt
 
     return bcrypt.hashpw(_bytes(password), bcrypt.gensalt(rounds)).decode()
-
-
-def matches(password: str, hashed: str) -> bool:
-    """Whether `hashed` is the hash of `password`; as slow as hashing."""
-    import bcrypt
-
-    try:
-        return bcrypt.checkpw(_bytes(password), hashed.encode())
-    except (ValueError, UsageError):
-        return False

@@ -1,0 +1,164 @@
+"""From what was said of tasks to what the server is sent; arrays share one spec unless a placeholder makes them differ."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from scitq.broker import checks
+from scitq.commands.task_fields import Values
+from scitq.errors import UsageError
+from scitq.model.task import NewTask, TaskSpec
+
+_ARRAY = re.compile(r"(\d{1,9})-(\d{1,9})(?::(\d{1,9}))?(?:%(\d{1,9}))?", re.ASCII)
+_LIST = re.compile(r"\d{1,9}(?:,\d{1,9})*(?:%(\d{1,9}))?", re.ASCII)
+MOST_ELEMENTS = 10_000_000
+
+
+class Array(NamedTuple):
+    """Elements of an array, and how many of them may run at once (None: any number)."""
+
+    indices: Sequence[int]
+    most_running: int | None
+    items: Sequence[str] | None = None
+
+
+def parse_array(text: str) -> Array:
+    """`1-1000`, `1-100:5`, `1-100:5%20` (at most 20 at once), `1,4,9`."""
+    match = _ARRAY.fullmatch(text.strip())
+    if match:
+        first, last, stride = int(match[1]), int(match[2]), int(match[3] or 1)
+        most = int(match[4]) if match[4] else None
+        indices: Sequence[int] = range(first, last + 1, stride) if stride else ()
+    else:
+        found = _LIST.fullmatch(text.strip())
+        if not found:
+            raise UsageError(f"{text!r} is no array; write 1-1000, or 1-100:5, or 1-100%20 for at most 20 at once, or 1,4,9")
+        most = int(found[1]) if found[1] else None
+        indices = [int(word) for word in text.partition("%")[0].split(",")]
+    if not indices:
+        raise UsageError(f"the array {text!r} has no element")
+    if len(indices) > MOST_ELEMENTS:
+        raise UsageError(f"the array {text!r} has {len(indices)} elements; at most {MOST_ELEMENTS}")
+    if len(set(indices)) < len(indices):
+        raise UsageError(f"the array {text!r} names an element twice")
+    if most == 0:
+        raise UsageError(f"the array {text!r} lets none run; write a number above 0 after the %")
+    return Array(indices, most)
+
+
+class _AnyScheme(frozenset[str]):
+    """Stands for storages that only the server knows: it checks their names."""
+
+    def __contains__(self, _name: object) -> bool:
+        return True
+
+
+def _requests(pairs: Sequence[tuple[str, str]]) -> dict[str, int]:
+    found = {}
+    for name, count in pairs:
+        if not (count.isascii() and count.isdigit() and int(count) > 0):
+            raise UsageError(f"request {name}={count}: write a whole number above 0 after the =")
+        found[name] = int(count)
+    return found
+
+
+def spec_of(values: Values) -> TaskSpec:
+    """The part that does not change, checked as the server will; UsageError for what could never run."""
+    for name in ("container", "command"):
+        if not str(values.get(name, "")).strip():
+            raise UsageError(f"--{name} is {'empty' if name in values else 'missing'}; a task needs a container (or `bare`) and a command")
+    spec = TaskSpec(
+        container=values["container"],
+        command=values["command"],
+        shell=values.get("shell"),
+        entrypoint=values.get("entrypoint"),
+        inputs=tuple(values.get("input", ())),
+        resources=tuple(values.get("resource", ())),
+        output=values.get("output"),
+        publish=values.get("publish"),
+        skip_if_exists=values.get("skip_if_exists", False),
+        env=dict(values.get("env", ())),
+        cpus=values.get("cpus"),
+        mem_gib=values.get("mem"),
+        gpus=values.get("gpus"),
+        disk_gb=values.get("disk"),
+        requests=_requests(values.get("request", ())),
+        time_limit_s=values.get("time_limit"),
+        time_request_s=values.get("time_request"),
+        retry_on=tuple(values.get("retry_on", ())),
+    )
+    checks.check_spec(spec, _AnyScheme())
+    return spec
+
+
+def task_of(values: Values, last_id: int | None = None) -> NewTask:
+    """The part that is each task's own. `last_id` is what `last` means in depends_on."""
+
+    def ids(name: str) -> tuple[int, ...]:
+        found: dict[int, None] = {}
+        for one in values.get(name, ()):
+            number = last_id if one == "last" else one
+            if number is None:
+                raise UsageError(f"{name}: you have no last task")
+            found[number] = None
+        return tuple(found)
+
+    task = NewTask(
+        name=values.get("name", ""),
+        labels=dict(values.get("label", ())),
+        key=values.get("key"),
+        step_id=values.get("step_id"),
+        depends_on=ids("depends_on"),
+        after_any=ids("after_any"),
+        cancel_when_dependency_fails=values.get("on_dependency_failure") == "cancel",
+        priority=values.get("priority", 0),
+        retries=values.get("retry", 0),
+        is_held=values.get("hold", False),
+    )
+    checks.check_task(task, 0, 1)
+    return task
+
+
+def _fill(text: str, index: int, item: str | None) -> str:
+    """Replace {index} and {item} in one pass, so that an item that holds `{index}` stays as it is."""
+    return re.sub(r"\{(index|item)\}", lambda match: str(index) if match[1] == "index" else match[0] if item is None else item, text)
+
+
+def _is_open(spec: TaskSpec, has_items: bool) -> bool:
+    parts = [spec.command, spec.output or "", spec.publish or "", *spec.inputs, *spec.resources]
+    return any("{index}" in part or (has_items and "{item}" in part) for part in parts)
+
+
+def _filled_spec(spec: TaskSpec, index: int, item: str | None) -> TaskSpec:
+    filled = msgspec.structs.replace(
+        spec,
+        command=_fill(spec.command, index, item),
+        output=None if spec.output is None else _fill(spec.output, index, item),
+        publish=None if spec.publish is None else _fill(spec.publish, index, item),
+        inputs=tuple(_fill(text, index, item) for text in spec.inputs),
+        resources=tuple(_fill(text, index, item) for text in spec.resources),
+    )
+    checks.check_spec(filled, _AnyScheme())
+    return filled
+
+
+def elements_of(array: Array, spec: TaskSpec, task: NewTask) -> Iterator[tuple[TaskSpec, NewTask]]:
+    """The spec and the task of every element; the very same spec object where elements do not differ. A key gets `:index` added."""
+    is_open = _is_open(spec, array.items is not None)
+    for position, index in enumerate(array.indices):
+        item = None if array.items is None else array.items[position]
+        own = _filled_spec(spec, index, item) if is_open else spec
+        yield (
+            own,
+            msgspec.structs.replace(
+                task,
+                name=_fill(task.name, index, item),
+                key=None if task.key is None else f"{task.key}:{index}",
+                array_index=index,
+                item=item,
+            ),
+        )
