@@ -15,7 +15,10 @@ fi
 if ! command -v parallel >/dev/null && [ "$(id -u)" = 0 ]; then
     PYTHONPATH=build .venv/bin/python -c 'from service.common import debian_packages; debian_packages("parallel")' || true
 fi
+before=" $(.venv/bin/python build/services.py running) "
+to_stop=()
+for one in docker s3; do [[ $before = *" $one "* ]] || to_stop+=("$one"); done
+trap '[ ${#to_stop[@]} = 0 ] || .venv/bin/python build/services.py down "${to_stop[@]}"' EXIT
 .venv/bin/python build/services.py up docker s3 || true
-trap '.venv/bin/python build/services.py down' EXIT
 unset PYTHONDONTWRITEBYTECODE
 .venv/bin/python -m tests.bench "$@"

@@ -4,6 +4,7 @@
     services.py up [docker s3 azurite gcs webdav registry slurm]     all of them when none is named
     services.py down [names]                                         exactly what `up` started, and nothing else
     services.py status
+    services.py running                                              the names of what `up` left running here
 
 Addresses and test credentials are written to .cache/services.json, logs to out/services/<name>/. What runs already (the
 Docker engine) is used and left alone. With CI=true, or when asked for by name, a service that does not start is a failure.
@@ -108,13 +109,16 @@ def main() -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    parser.add_argument("action", choices=["up", "down", "status"])
+    parser.add_argument("action", choices=["up", "down", "status", "running"])
     parser.add_argument("names", nargs="*", metavar="service", help=", ".join(SERVICES))
     asked = parser.parse_args()
     if unknown := [name for name in asked.names if name not in SERVICES]:
         parser.error(f"unknown service {unknown[0]!r}; known: {', '.join(SERVICES)}")
     if asked.action == "status":
         return status()
+    if asked.action == "running":
+        print(*(name for name, known in read_state().items() if name in SERVICES and alive(known["processes"])))
+        return 0
     CACHE.mkdir(exist_ok=True)
     with (CACHE / "services.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

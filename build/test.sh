@@ -46,10 +46,10 @@ fi
 scratch=$(mktemp -d "$(cd "$place" && pwd)/st-XXXXXX")
 echo "temporary files: $scratch"
 
-services=no
+to_stop=()
 stop_services() {
-    [ $services = no ] || .venv/bin/python build/services.py down
-    services=no
+    [ ${#to_stop[@]} = 0 ] || .venv/bin/python build/services.py down "${to_stop[@]}"
+    to_stop=()
 }
 clean_up() {
     local status=$?
@@ -93,7 +93,8 @@ elif wants contract; then needed=(docker s3 azurite gcs webdav)
 elif wants integration; then needed=(docker s3); fi
 if [ ${#needed[@]} -gt 0 ]; then
     say "services"
-    services=yes
+    before=" $("$python" build/services.py running) "
+    for one in "${needed[@]}"; do [[ $before = *" $one "* ]] || to_stop+=("$one"); done
     if ! "$python" build/services.py up "${needed[@]}"; then
         [ -z "${CI:-}" ] || { echo "test.sh: in CI every service must start" >&2; exit 1; }
         echo "test.sh: tests that need what is missing will be skipped" >&2
