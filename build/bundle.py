@@ -10,6 +10,7 @@ from pathlib import Path
 import zstandard
 
 MAGIC = b"SCITQAR1"
+LEVEL = 12  # 19 saves one megabyte of twenty-three and takes ten times as long
 
 
 def entries(folder: Path) -> list[tuple[str, int, bytes | Path, int, str]]:
@@ -36,7 +37,7 @@ def pack(launcher: Path, folder: Path, name: str, output: Path) -> None:
     loader = next(one[4] for one in found if one[4].startswith("ld-"))
     digest = hashlib.sha256()
     compressor = zstandard.ZstdCompressor(
-        compression_params=zstandard.ZstdCompressionParameters.from_level(19, window_log=27, threads=2, write_checksum=True)
+        compression_params=zstandard.ZstdCompressionParameters.from_level(LEVEL, window_log=27, threads=2, write_checksum=True)
     )
     temporary = output.with_name(output.name + ".part")
     with temporary.open("wb") as file:

@@ -1,0 +1,40 @@
+"""What tests of the one file share: its layout, its cache, mounts that nobody else sees."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TRAILER = struct.Struct("<8s5Q")
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def versions(cache: Path) -> list[str]:
+    """What lies in the cache: the folders of the versions, and whatever was left."""
+    return sorted(one.name for one in (cache / "app").iterdir() if one.name != ".lock")
+
+
+def renamed(exe: Path, target: Path, suffix: str) -> Path:
+    """A copy of the executable that calls itself another version: its name ends in `suffix`."""
+    shutil.copy(exe, target)
+    with target.open("r+b") as file:
+        file.seek(-TRAILER.size, 2)
+        _, _, _, at, length, _ = TRAILER.unpack(file.read())
+        file.seek(at)
+        line, _, rest = file.read(length).partition(b"\n")
+        assert line.startswith(b"v 0 0 ")
+        file.seek(at)
+        file.write(line[: -len(suffix)] + suffix.encode() + b"\n" + rest)
+    return target
+
+
+def in_mounts(commands: str, argv: Sequence[str | Path]) -> list[str]:
+    """The words that run `argv` where shell `commands` have mounted something; nobody else sees it."""
+    unshare = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount"]
+    return [*unshare, "sh", "-ec", f'{commands}\nexec "$@"', "sh", *[str(word) for word in argv]]
