@@ -40,6 +40,9 @@ class _Building:
         self.is_ended = False
 
 
+_Interests = list[tuple[Wanted, _Building | None]]
+
+
 class ResourceCache:
     """Thread-safe; one for each work folder and process."""
 
@@ -162,8 +165,8 @@ class ResourceCache:
                 yield self._await(item, building, build, cancel)
 
     @contextmanager
-    def _interest(self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build]) -> Iterator[list[tuple[Wanted, _Building | None]]]:
-        interests: list[tuple[Wanted, _Building | None]] = []
+    def _interest(self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build]) -> Iterator[_Interests]:
+        interests: _Interests = []
         try:
             for item in wanted:
                 interests.append((item, self._join(item, build(item))))

@@ -18,7 +18,9 @@ SOURCES: dict[str, tuple[str, ...]] = {
 """The sources and their own keys; `name`, `source`, `match` and `product` fit all."""
 _TELLING = {"values": "list", "end": "range", "uri": "uri", "key": "tsv", "file": "lines", "content": "lines"}
 _RESERVED = frozenset({"params", "item", "step", "workflow", "true", "false", "and", "or", "not", "in"})
-_TAKEN = frozenset({"path", "home", "user", "shell", "lang", "input", "output", "resource", "temp", "cpu", "mem", "threads", "tmpdir", "ifs"})
+_TAKEN = frozenset(
+    {"path", "home", "user", "shell", "lang", "input", "output", "resource", "temp", "cpu", "mem", "threads", "tmpdir", "ifs"}
+)
 """Names whose upper-case form means something else in a task's environment."""
 
 
