@@ -10,7 +10,7 @@ from scitq.errors import SourceMissingError, StorageError
 from scitq.storage.base import Cancel, Entry, Progress, Readable, ignore_progress
 from scitq.storage.s3_calls import S3Calls
 from scitq.storage.s3_config import S3Config
-from scitq.storage.s3_download import Download, ObjectReader
+from scitq.storage.s3_download import Download
 from scitq.storage.s3_upload import Upload, abort_multipart, require_object_key
 from scitq.storage.transfer import OneByOne, with_retries
 
@@ -106,9 +106,7 @@ class S3Storage(OneByOne):
     @contextmanager
     def open_read(self, key: str, *, offset: int = 0, cancel: Cancel | None = None) -> Iterator[Readable]:
         """See Storage. A cut is mended by asking for the rest."""
-        token = cancel or Cancel()
-        entry, _ = self._head(key, token)
-        with ObjectReader(self._calls, entry, offset, token) as reader:
+        with Download(self._calls, key, ignore_progress, cancel or Cancel()).reader(offset) as reader:
             yield reader
 
     def sign(self, key: str, method: str = "GET", *, expires_s: int = 3600) -> str | None:

@@ -7,8 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from isal import isal_zlib
 
@@ -17,26 +16,7 @@ from scitq.storage.base import Cancel, Progress, Readable
 from scitq.storage.transfer import CHUNK, buffer
 from scitq.storage.wire import Body
 
-PIECE: Final = 32 << 20
-"""Files up to this size travel in one call; larger ones in pieces of at least this size."""
-PIECES_AT_ONCE: Final = 6
-MOST_PARTS: Final = 10_000
 _MD5 = re.compile(r"[0-9a-f]{32}")
-
-
-@dataclass(slots=True)
-class Range:
-    """A range of an object on its way here.
-
-    announced: the CRC-32 that the service told for the whole object, if this range is the whole.
-    """
-
-    start: int
-    size: int
-    done: int = 0
-    crc: int = 0
-    announced: str = ""
-    is_encrypted: bool = False
 
 
 class Piece(Protocol):
@@ -137,11 +117,6 @@ class BytesPiece:
         if self._told:
             self._progress(-self._told)
             self._told = 0
-
-
-def piece_size(size: int) -> int:
-    """How large the pieces of a file of `size` bytes are: whole MiB, and never more than 10,000 of them."""
-    return max(PIECE, -(-size // MOST_PARTS // (1 << 20) + 1) * (1 << 20)) if size > PIECE * MOST_PARTS else PIECE
 
 
 def crc_text(value: int) -> str:

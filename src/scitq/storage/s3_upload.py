@@ -12,18 +12,15 @@ from isal import isal_zlib
 
 from scitq.errors import ScitqError, StorageError, TransientStorageError
 from scitq.storage.base import Cancel, Entry, Progress, Readable
+from scitq.storage.ranged import MOST_PIECES, PIECE, PIECES_AT_ONCE, piece_size
 from scitq.storage.s3_calls import S3Calls
 from scitq.storage.s3_pieces import (
-    MOST_PARTS,
-    PIECE,
-    PIECES_AT_ONCE,
     BytesPiece,
     FilePiece,
     Piece,
     crc_text,
     is_encrypted,
     is_plain_md5,
-    piece_size,
     read_fully,
 )
 from scitq.storage.transfer import local_errors, open_regular, run_parallel, stream_slot, with_retries
@@ -57,7 +54,7 @@ class Upload:
 
     def stream(self, stream: Readable, size: int | None) -> Entry:
         """Store all of `stream`, one part of it in memory at a time."""
-        step = max(_STREAM_PART, -(-(size or 0) // (MOST_PARTS - 1)))
+        step = max(_STREAM_PART, -(-(size or 0) // (MOST_PIECES - 1)))
         data = read_fully(stream, step)
         if len(data) < step or size == step:
             rest = b"" if len(data) < step else stream.read(1)
@@ -67,8 +64,8 @@ class Upload:
         parts: list[tuple[str, int, int]] = []
         try:
             while data:
-                if len(parts) == MOST_PARTS:
-                    raise StorageError(f"{self._uri}: a stream of unknown length may have at most {MOST_PARTS * step} bytes")
+                if len(parts) == MOST_PIECES:
+                    raise StorageError(f"{self._uri}: a stream of unknown length may have at most {MOST_PIECES * step} bytes")
                 etag, crc = self._put_part(upload_id, len(parts) + 1, BytesPiece(data, self._progress), knows_crc, self._cancel)
                 parts.append((etag, crc, len(data)))
                 data = read_fully(stream, step)

@@ -36,7 +36,7 @@ class ConnectionBrokenError(TransientStorageError):
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Scheme, host and port of a server."""
+    """Scheme, host and port of a server; a host that starts with a slash is a Unix socket."""
 
     is_tls: bool
     host: str
@@ -58,6 +58,8 @@ class Origin:
     @property
     def authority(self) -> str:
         """What the Host header says."""
+        if self.host.startswith("/"):
+            return "localhost"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == (443 if self.is_tls else 80) else f"{host}:{self.port}"
 
@@ -70,7 +72,7 @@ class Connection:
         self.is_fresh = True
         self.is_through_proxy = False
         self._kept = b""
-        proxy = None if proxy_bypass(origin.host) else getproxies().get("https" if origin.is_tls else "http")
+        proxy = None if origin.host.startswith("/") or proxy_bypass(origin.host) else getproxies().get("https" if origin.is_tls else "http")
         if proxy:
             via = Origin.of(proxy if "://" in proxy else f"http://{proxy}")
             self.socket = _connect(via.host, via.port, cancel)
@@ -347,7 +349,15 @@ def _send_all(target: socket.socket, head: bytes, body: Body | None) -> None:
 
 
 def _connect(host: str, port: int, cancel: Cancel) -> socket.socket:
-    """A connected socket; waits in short pieces so that cancelling works during the wait as well."""
+    """A connected socket, or one to a Unix path; waits in short pieces so that cancelling works during the wait as well."""
+    if host.startswith("/"):
+        local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            local.connect(host)
+        except OSError:
+            local.close()
+            raise
+        return local
     last: OSError = ConnectionRefusedError(errno.ECONNREFUSED, "connection refused")
     for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
         candidate = socket.socket(family, kind, protocol)
