@@ -1,0 +1,175 @@
+"""The provider `local`: agents as processes on the server's own machine.
+
+An agent is found again after a restart of the server by marks in its environment, and starts once per name: it holds a
+lock on a file of its own folder for as long as it lives, through a descriptor that it inherits.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from scitq.broker.providers.base import (
+    Machine,
+    MachineRequest,
+    MachineState,
+    ProviderContext,
+    Settings,
+    agent_arguments,
+)
+from scitq.errors import ProviderError
+from scitq.model.flavor import Flavor
+from scitq.model.machine import ENV_FLAVOR, ENV_MACHINE, ENV_PROVIDER, ENV_REGION
+from scitq.util import clock, files, proc, units
+
+_STOP_S = 20.0
+REGION = "local"
+
+
+class LocalProvider:
+    """Starts, finds and stops agent processes. Options: update_period, cost, work_dir, arguments, grace, cpus, mem."""
+
+    def __init__(self, name: str, options: Mapping[str, Any], context: ProviderContext) -> None:
+        settings = Settings(name, options)
+        self.name = name
+        self.default_region = settings.text("region", REGION)
+        self.update_period_s = units.parse_duration_s(settings.text("update_period", "1h"))
+        self._cost = settings.number("cost", 0.0)
+        self._cpus = settings.number("cpus", 0.0)
+        self._mem_gib = settings.number("mem", 0.0)
+        self._folder = Path(settings.text("work_dir") or context.folder)
+        self._arguments = settings.texts("arguments")
+        self._grace_s = units.parse_duration_s(settings.text("grace", f"{_STOP_S:.0f}s"))
+        settings.end()
+        self._mark = context.mark
+        self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._lock = threading.Lock()
+
+    def check(self) -> str:
+        """The folder can be written."""
+        try:
+            files.make_private_folder(self._folder)
+        except OSError as error:
+            raise ProviderError(f"{self.name}: {error}") from None
+        return f"processes on this machine, in {self._folder}"
+
+    def list_flavors(self) -> list[Flavor]:
+        """One flavor, `local`: this machine, measured."""
+        self.check()
+        cpus = self._cpus or float(len(os.sched_getaffinity(0)))
+        mem_gib = self._mem_gib or round(psutil.virtual_memory().total / 2**30, 2)
+        disk_gb = round(shutil.disk_usage(self._folder).total / 1e9, 1)
+        return [
+            Flavor(
+                provider=self.name, region=self.default_region, name="local", cpus=cpus, mem_gib=mem_gib, disk_gb=disk_gb, cost=self._cost
+            )
+        ]
+
+    def create(self, request: MachineRequest) -> Machine:
+        """Start the agent, unless one of this name lives."""
+        folder = self._folder / request.name
+        try:
+            files.make_private_folder(folder)
+            token_file = folder / "token"
+            files.write_atomically(token_file, request.bootstrap.token.encode(), 0o600)
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ProviderError(f"{self.name}: {error}") from None
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return Machine(name=request.name, state=MachineState.RUNNING, message="it was running already")
+            argv = agent_arguments(request.bootstrap, str(token_file), str(folder / "work"), self._arguments)
+            with (folder / "agent.log").open("ab") as log:
+                child = proc.start(
+                    argv, env=self._environment(request), stdout=log, stderr=log, start_new_session=True, pass_fds=(lock,), cwd=folder
+                )
+        except OSError as error:
+            raise ProviderError(f"{self.name}: {error}") from None
+        finally:
+            os.close(lock)
+        with self._lock:
+            self._children[child.pid] = child
+        return Machine(name=request.name, state=MachineState.RUNNING, provider_id=str(child.pid), addresses=("127.0.0.1",))
+
+    def _environment(self, request: MachineRequest) -> dict[str, str]:
+        return {
+            ENV_MACHINE: request.name,
+            ENV_PROVIDER: self.name,
+            ENV_REGION: request.region,
+            ENV_FLAVOR: request.flavor.name,
+            "SCITQ_SERVER_KEY": request.bootstrap.server_key,
+        }
+
+    def _reap(self) -> None:
+        with self._lock:
+            for pid in [pid for pid, child in self._children.items() if child.poll() is not None]:
+                del self._children[pid]
+
+    def _marked(self) -> dict[str, list[psutil.Process]]:
+        """All living processes by the machine's name in their environment, oldest first."""
+        self._reap()
+        found: dict[str, list[psutil.Process]] = {}
+        for process in psutil.process_iter():
+            try:
+                environment = process.environ()
+                if environment.get(ENV_PROVIDER) == self.name and process.status() != psutil.STATUS_ZOMBIE:
+                    name = environment.get(ENV_MACHINE, "")
+                    if name.startswith(self._mark):
+                        found.setdefault(name, []).append(process)
+            except (psutil.Error, OSError):
+                continue
+        for processes in found.values():
+            processes.sort(key=lambda process: (process.create_time(), process.pid))
+        return found
+
+    def find(self, names: Collection[str] | None = None) -> list[Machine]:
+        """The agents of this server that live."""
+        return [
+            Machine(name=name, state=MachineState.RUNNING, provider_id=str(processes[0].pid), addresses=("127.0.0.1",))
+            for name, processes in sorted(self._marked().items())
+            if names is None or name in names
+        ]
+
+    def delete(self, name: str) -> None:
+        """Ask the agent to end, kill what is left after the grace, and remove its folder."""
+        processes = self._marked().get(name, [])
+        if processes:
+            _signal(processes[0], signal.SIGTERM)
+            deadline = clock.monotonic_s() + self._grace_s
+            while self._marked().get(name) and clock.monotonic_s() < deadline:
+                clock.sleep_s(0.1)
+            for process in self._marked().get(name, []):
+                _signal(process, signal.SIGKILL)
+            deadline = clock.monotonic_s() + 10
+            while self._marked().get(name):
+                if clock.monotonic_s() > deadline:
+                    raise ProviderError(f"{self.name}: the process of {name} does not end")
+                clock.sleep_s(0.05)
+        try:
+            files.remove_tree(self._folder / name)
+        except OSError as error:
+            raise ProviderError(f"{self.name}: {error}") from None
+
+    def script(self, request: MachineRequest) -> str:
+        """The agent's command line and marks."""
+        folder = self._folder / request.name
+        marks = " ".join(f"{key}={value}" for key, value in self._environment(request).items())
+        return f"{marks} {' '.join(agent_arguments(request.bootstrap, str(folder / 'token'), str(folder / 'work'), self._arguments))}\n"
+
+
+def _signal(process: psutil.Process, number: int) -> None:
+    try:
+        process.send_signal(number)
+    except (psutil.Error, OSError):
+        return
