@@ -60,7 +60,7 @@ _SCRIPT = """\
 {directives}
 export {marks}
 left=$(squeue -h -j "$SLURM_JOB_ID" -o %L 2>/dev/null | awk -F '[-:]' '
-    /^[0-9:-]+$/ {{ n = NF; s = $n; if (n > 1) s += 60 * $(n - 1); if (n > 2) s += 3600 * $(n - 2); if (n > 3) s += 86400 * $(n - 3); print s }}')
+    /^[0-9:-]+$/ {{ s = 0; split("1 60 3600 86400", unit, " "); for (i = 0; i < NF; i++) s += unit[i + 1] * $(NF - i); print s }}')
 export {seconds_left}="$left"
 {setup}work={work}
 mkdir -p "$work" || exit 1
