@@ -155,6 +155,11 @@ _COUNTED = frozenset({"installing", "ready"})
 _EXISTING = frozenset({"installing", "ready", "draining", "paused", "offline", "deleting"})
 
 
+def _price_of_work(flavor: Flavor, slots: int, useful: int) -> tuple[bool, float, tuple[bool, float, float, float, tuple[str, str, str]]]:
+    """Sort key: the price of a slot that will be used, unknown prices last."""
+    return (flavor.cost is None, (flavor.cost or 0.0) / min(slots, useful), by_price(flavor))
+
+
 def plan(state: FleetState, now_ms: int) -> Plan:
     """What to do now. The same state gives the same plan."""
     return _Planner(state, now_ms).run()
@@ -230,9 +235,7 @@ class _Planner:
         recruiters = self.by_step[step_id]
         if step is None:
             return
-        covered = sum(
-            worker.concurrency * self._rounds(worker, step_id) for worker in self.workers_of[step_id] if self._is_kept(worker, step)
-        )
+        covered = sum(worker.concurrency * self._rounds(worker, step_id) for worker in self.workers_of[step_id])
         uncovered = step.open - covered
         for recruiter in recruiters:
             say = self.result.reasons[recruiter.id]
@@ -247,11 +250,6 @@ class _Planner:
             if uncovered > 1e-9:
                 self.result.unmet.add(recruiter.id)
                 uncovered = self._deploy(recruiter, step, uncovered)
-
-    def _is_kept(self, worker: WorkerView, step: StepView) -> bool:
-        # An idle worker of a step with nothing pending covers what is held elsewhere only in number, not in fact; yet
-        # counting it is what keeps the target at ceil(open / (rounds x concurrency)).
-        return worker.id not in self.free or step.pending > 0 or worker.status == "ready"
 
     def _limit(self, recruiter: RecruiterView, step: StepView) -> str:
         if recruiter.max_workers is not None and self.of_recruiter[recruiter.id] >= recruiter.max_workers:
@@ -313,16 +311,14 @@ class _Planner:
                 say.append(f"wants more workers, but {limit}")
                 break
             useful = max(1, math.ceil(uncovered / recruiter.rounds - 1e-9))
-            chosen = min(
-                ((by_price(flavor)[0], (flavor.cost or 0.0) / min(slots, useful), by_price(flavor), flavor, slots) for flavor, slots in options
-                 if not self._over_quota(flavor)), default=None, key=lambda option: option[:3],
-            )  # fmt: skip
+            chosen = self._cheapest(options, useful)
             if chosen is None:
                 say.append(self._why_none(recruiter, options))
                 break
-            flavor, slots = chosen[3], chosen[4]
+            flavor, slots = chosen
+            prefetch = recruiter.prefetch_for(slots)
             self.result.deploys.append(
-                Deploy(recruiter_id=recruiter.id, step_id=step.id, flavor=flavor, concurrency=slots, prefetch=recruiter.prefetch_for(slots))
+                Deploy(recruiter_id=recruiter.id, step_id=step.id, flavor=flavor, concurrency=slots, prefetch=prefetch)
             )
             counts[f"{flavor.name} of {flavor.provider} in {flavor.region}"] += 1
             self._spend(flavor)
@@ -331,6 +327,10 @@ class _Planner:
             uncovered -= slots * recruiter.rounds
         say += [f"deploys {count} × {name}" for name, count in counts.items()]
         return uncovered
+
+    def _cheapest(self, options: list[tuple[Flavor, int]], useful: int) -> tuple[Flavor, int] | None:
+        allowed = [(flavor, slots) for flavor, slots in options if not self._over_quota(flavor)]
+        return min(allowed, key=lambda option: _price_of_work(option[0], option[1], useful)) if allowed else None
 
     def _options(self, recruiter: RecruiterView) -> list[tuple[Flavor, int]]:
         found = []
