@@ -60,7 +60,10 @@ class RecruiterView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StepView(msgspec.Struct, frozen=True, kw_only=True):
-    """A step's tasks: `pending` (P), `held` by workers (A to V), `blocked` (W, I, Z), which never cause a deployment."""
+    """A step's tasks: `pending` (P), `held` (A to V) by the workers that are the step's own now, and `blocked` (W, I, Z).
+
+    What is held by a worker that serves another step meanwhile is covered by it; blocked tasks never cause a deployment.
+    """
 
     id: int
     workflow_id: int | None
@@ -210,13 +213,13 @@ class _Planner:
         return chosen.rounds if chosen else 1.0
 
     def _surplus(self) -> Iterator[WorkerView]:
-        """Workers that their own step can spare: idle while nothing is pending there, or still installing beyond its need."""
+        """Workers that their own step can spare: with a free slot while nothing is pending there, or still installing beyond its need."""
         for step_id, workers in self.workers_of.items():
             step = self.state.steps.get(step_id) if step_id is not None else None
             uncovered = float(step.open) if step else 0.0
             for worker in workers:
                 if worker.status == "ready":
-                    if worker.held == 0 and (step is None or step.pending == 0 or step.is_paused):
+                    if worker.held < max(1, worker.concurrency) and (step is None or step.pending == 0 or step.is_paused):
                         yield worker
                 elif uncovered <= 1e-9:
                     yield worker
@@ -251,11 +254,12 @@ class _Planner:
                 self.result.unmet.add(recruiter.id)
                 uncovered = self._deploy(recruiter, step, uncovered)
 
-    def _limit(self, recruiter: RecruiterView, step: StepView) -> str:
+    def _limit(self, recruiter: RecruiterView, step: StepView, *, is_own: bool = False) -> str:
+        """Why it may have no further worker, empty when it may; `is_own`: a worker that its workflow has already."""
         if recruiter.max_workers is not None and self.of_recruiter[recruiter.id] >= recruiter.max_workers:
             return f"it has its {recruiter.max_workers} workers (--max-workers)"
         most = self.state.workflow_most.get(step.workflow_id or 0)
-        if most is not None and self.of_workflow[step.workflow_id or 0] >= most:
+        if not is_own and most is not None and self.of_workflow[step.workflow_id or 0] >= most:
             return f"the workflow has its {most} workers (--maximum-workers)"
         return ""
 
@@ -266,19 +270,22 @@ class _Planner:
             if worker.step_id == step.id or worker.flavor is None or worker.is_permanent or worker.scope == "N":
                 continue
             is_same = self._workflow(worker.step_id) == step.workflow_id is not None
-            if (is_same or worker.scope == "G") and passes(recruiter.conditions, worker.flavor) and recruiter.concurrency_on(worker.flavor):
-                candidates.append((not is_same, worker.status != "ready", by_price(worker.flavor), worker.id, worker))
-        for *_, worker in sorted(candidates, key=lambda candidate: candidate[:4]):
-            limit = self._limit(recruiter, step)
-            if uncovered <= 1e-9 or limit:
+            if not (is_same or (worker.scope == "G" and not worker.held)) or not passes(recruiter.conditions, worker.flavor):
+                continue
+            if recruiter.concurrency_on(worker.flavor) > worker.held:
+                candidates.append((not is_same, worker.status != "ready", worker.held, by_price(worker.flavor), worker.id, worker))
+        for is_other, *_, worker in sorted(candidates, key=lambda candidate: candidate[:5]):
+            if uncovered <= 1e-9:
                 break
+            if self._limit(recruiter, step, is_own=not is_other):
+                continue
             assert worker.flavor is not None
             concurrency = recruiter.concurrency_on(worker.flavor)
             prefetch = recruiter.prefetch_for(concurrency)
             self.result.takes.append(
                 Take(worker_id=worker.id, recruiter_id=recruiter.id, step_id=step.id, concurrency=concurrency, prefetch=prefetch)
             )
-            say.append(f"worker {worker.id} is idle and is taken over")
+            say.append(f"worker {worker.id} has nothing to do and is taken over")
             del self.free[worker.id]
             self.of_recruiter[recruiter.id] += 1
             if worker.recruiter_id is not None:
@@ -372,7 +379,7 @@ class _Planner:
                 continue
             if worker.status == "installing":
                 self.result.releases.append(Release(worker_id=worker.id, reason="no longer needed before it was ready"))
-            elif worker.idle_since_ms is not None and not left[self._workflow(worker.step_id)] and worker.scope != "G":
+            elif not worker.held and worker.idle_since_ms is not None and not left[self._workflow(worker.step_id)] and worker.scope != "G":
                 if self.now_ms - worker.idle_since_ms >= LAST_IDLE_MS:
                     self.result.releases.append(Release(worker_id=worker.id, reason="its workflow has no work left for it"))
                 else:

@@ -1,0 +1,49 @@
+"""The trial of issue 5 in simulated time, and the simulator's own edges."""
+
+import pytest
+from tests.lib.trial import flavor, trial
+
+from scitq.broker.providers.fake import FakeCloud
+from scitq.broker.recruit import RecruiterView
+from scitq.broker.recruit_backoff import after_failure
+from scitq.broker.recruit_simulation import SimulatedStep, Simulation
+from scitq.errors import ConflictError
+from scitq.model.flavor_filter import parse
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_ten_thousand_tasks_with_evictions_and_failures_end_near_the_cheapest_cost(seed):
+    result = trial(seed)
+    assert result.succeeded == 10_000
+    assert result.machines_left == 0
+    assert result.most_at_once == 200
+    assert result.evictions > 0
+    assert result.failed_deployments > 0
+    assert result.ratio <= 1.15
+
+
+def test_same_seed_gives_the_same_result():
+    assert trial("3", tasks=400, workers=20) == trial("3", tasks=400, workers=20)
+
+
+def test_a_workload_that_no_flavor_fits_is_refused():
+    cloud = FakeCloud(flavors={"small": flavor("small", 2, 0.1)})
+    impossible = RecruiterView(id=1, step_id=1, conditions=parse("cpu>=100"))
+    with pytest.raises(ConflictError):
+        Simulation(cloud, [SimulatedStep(id=1, tasks=1, seconds=1)], [impossible]).run()
+
+
+def test_an_unusable_flavor_gives_way_to_the_next_cheapest():
+    cloud = FakeCloud(flavors={"a": flavor("a", 2, 0.1), "b": flavor("b", 2, 0.2)}, unusable=["a"])
+    result = Simulation(cloud, [SimulatedStep(id=1, tasks=4, seconds=60)], [RecruiterView(id=1, step_id=1, conditions=parse(""))]).run()
+    assert result.succeeded == 4
+    assert {machine.flavor for machine in cloud.machines.values()} == {"b"}
+
+
+def test_back_off_grows_and_chance_failures_do_not_set_a_flavor_aside():
+    first, second, third = (after_failure("provider", failures, 0) for failures in (1, 2, 3))
+    assert first.aside_until_ms is None
+    assert first.next_try_ms < second.next_try_ms < third.next_try_ms
+    assert third.aside_until_ms is not None
+    assert after_failure("quota", 1, 0).aside_until_ms == 60_000
+    assert after_failure("provider", 99, 0).next_try_ms == 15 * 60_000
