@@ -6,13 +6,18 @@ back (contract CLI-9): util/bundle restores it at the very start, for children o
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from scitq.util import bundle
+
+_ALL_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -44,3 +49,38 @@ def run(
     return subprocess.run(
         [str(word) for word in argv], input=data or b"", capture_output=True, timeout=timeout_s, check=False, env=clean_environment(env)
     )
+
+
+def spawn(argv: Sequence[str], env: Mapping[str, str], *, stdout: int, stderr: int) -> int:
+    """Start a child, leader of a session of its own, with empty input and exactly `env`, in the current folder; returns its pid.
+
+    The quickest way there is (posix_spawn by vfork). `argv[0]` is searched in env's PATH. Raises FileNotFoundError,
+    PermissionError or another OSError when it can't be executed.
+    """
+    program = argv[0] if "/" in argv[0] else shutil.which(argv[0], path=env.get("PATH", os.defpath))
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, "command not found", argv[0])
+    return os.posix_spawn(
+        program,
+        argv,
+        env,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_DUP2, stdout, 1),
+            (os.POSIX_SPAWN_DUP2, stderr, 2),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=_ALL_SIGNALS,
+    )
+
+
+def fork() -> int:
+    """As os.fork; only for a process that has one thread, such as an agent that has just started."""
+    return os.fork()
+
+
+def replace_self(argv: Sequence[str]) -> NoReturn:
+    """Become a freshly started `scitq` with the arguments `argv`; open files of ours are closed on the way."""
+    command = [*own_command(), *argv]
+    os.execvpe(command[0], command, clean_environment())

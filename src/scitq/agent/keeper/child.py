@@ -1,0 +1,159 @@
+"""One bare task as the keeper sees it: its process, its two pipes and its log."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+from scitq.agent.keeper.messages import NOT_STARTED, Exited, Key, Start
+from scitq.agent.tasklog import STDERR, STDOUT, LogWriter
+from scitq.util import clock, proc
+
+READ_BYTES = 256 * 1024
+KEPT_IN_MEMORY = 64 * 1024
+MARK = "SCITQ_ATTEMPT"
+"""Environment variable that tells whose a process is, when it left its session and its parent ended."""
+
+
+class Child:
+    """Started by the constructor; OSError when it can't be."""
+
+    def __init__(self, order: Start) -> None:
+        self.key: Key = order.key
+        self.blob = order.blob
+        self.log = LogWriter(Path(order.log), order.log_cap)
+        self.exited: Exited | None = None
+        self.flush_at_s = 0.0
+        self.is_blocked = False
+        self.told_bytes = 0
+        self.status: int | None = None
+        self.gone_at_s = 0.0
+        self._usage = (0.0, 0, 0, 0)
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        err_read, err_write = os.pipe2(os.O_CLOEXEC)
+        self.pipes = {out_read: STDOUT, err_read: STDERR}
+        self.pidfd = -1
+        self.started_s = clock.monotonic_s()
+        try:
+            os.chdir(order.folder)
+            order.env[MARK] = f"{order.key[0]}/{order.key[1]}"
+            self.pid = proc.spawn(order.argv, order.env, stdout=out_write, stderr=err_write)
+            self.pidfd = os.pidfd_open(self.pid)
+        except BaseException:
+            os.close(out_read)
+            os.close(err_read)
+            raise
+        finally:
+            os.close(out_write)
+            os.close(err_write)
+        os.set_blocking(out_read, False)
+        os.set_blocking(err_read, False)
+
+    def read(self, descriptor: int) -> bool:
+        """Take what one pipe holds, at most READ_BYTES; False at its end."""
+        try:
+            data = os.read(descriptor, READ_BYTES)
+        except BlockingIOError:
+            return True
+        if not data:
+            return False
+        if len(data) >= 65536:
+            with suppress(OSError):  # a limit of the user on pipe memory
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 1 << 20)
+        self.log.write(self.pipes[descriptor], data)
+        return True
+
+    def drain(self) -> list[int]:
+        """Read all that is there now; returns the pipes that are at their end."""
+        ended = []
+        for descriptor in self.pipes:
+            before = -1
+            while self.log.kept_bytes < KEPT_IN_MEMORY * 16 and before != self.log.size:
+                before = self.log.size
+                if not self.read(descriptor):
+                    ended.append(descriptor)
+                    break
+        return ended
+
+    def reap(self) -> None:
+        """The leader has ended: kill its session's rest and take its status and use."""
+        self.signal(signal.SIGKILL)
+        _, status, used = os.wait4(self.pid, 0)
+        self.status = os.waitstatus_to_exitcode(status)
+        self._usage = (used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, used.ru_inblock * 512, used.ru_oublock * 512)
+        self.gone_at_s = clock.monotonic_s()
+
+    def signal(self, number: int) -> None:
+        """Signal the whole process group; a group that is gone is fine."""
+        if self.status is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, number)
+
+    def finish(self) -> Exited:
+        """The final notice; the log is complete."""
+        kept = b""
+        if self.log.is_on_disk:
+            self.log.spill()
+        else:
+            kept = self.log.take()
+        self.log.close()
+        cpu_s, memory, read, written = self._usage
+        self.exited = Exited(
+            self.key, self.status or 0, "", self.gone_at_s - self.started_s, cpu_s, memory, read, written, kept, self.log.size
+        )
+        return self.exited
+
+
+def not_started(key: Key, error: OSError) -> Exited:
+    """The notice of a child that could not be executed."""
+    text = error.strerror or str(error)
+    name = error.filename if isinstance(error.filename, str) else ""
+    return Exited(key, NOT_STARTED, f"{name}: {text}" if name else text, 0.0, 0.0, 0, 0, 0, b"", 0)
+
+
+def marked_pids(key: Key, pids: list[int]) -> list[int]:
+    """Those of `pids` whose environment says that they belong to `key`."""
+    wanted = f"{MARK}={key[0]}/{key[1]}\0".encode()
+    found = []
+    for pid in pids:
+        with suppress(OSError):
+            environment = Path(f"/proc/{pid}/environ").read_bytes()
+            if wanted in environment:
+                found.append(pid)
+    return found
+
+
+def holders(pipes: list[int], pids: list[int]) -> list[int]:
+    """Those of `pids` that hold one of the pipes open."""
+    names = {f"pipe:[{os.fstat(pipe).st_ino}]" for pipe in pipes}
+    found = []
+    for pid in pids if names else []:
+        with suppress(OSError):
+            if any(os.readlink(f"/proc/{pid}/fd/{number}") in names for number in os.listdir(f"/proc/{pid}/fd")):
+                found.append(pid)
+    return found
+
+
+def processes() -> dict[int, int]:
+    """Parent of every process that can be seen."""
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with suppress(OSError, ValueError, IndexError):
+                after_name = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b") ")[2].split()
+                parents[int(entry)] = int(after_name[1])
+    return parents
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`, nearest first, without itself."""
+    children: dict[int, list[int]] = {}
+    for child, parent in processes().items():
+        children.setdefault(parent, []).append(child)
+    found = list(children.get(pid, []))
+    for child in found:
+        found.extend(children.get(child, []))
+    return found
