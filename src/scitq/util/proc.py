@@ -51,7 +51,7 @@ def run(
     )
 
 
-def spawn(argv: Sequence[str], env: Mapping[str, str], *, stdout: int, stderr: int) -> int:
+def spawn(argv: list[str], env: Mapping[str, str], *, stdout: int, stderr: int) -> int:
     """Start a child, leader of a session of its own, with empty input and exactly `env`, in the current folder; returns its pid.
 
     The quickest way there is (posix_spawn by vfork). `argv[0]` is searched in env's PATH. Raises FileNotFoundError,

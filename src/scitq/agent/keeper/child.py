@@ -132,7 +132,7 @@ def holders(pipes: list[int], pids: list[int]) -> list[int]:
     found = []
     for pid in pids if names else []:
         with suppress(OSError):
-            if any(os.readlink(f"/proc/{pid}/fd/{number}") in names for number in os.listdir(f"/proc/{pid}/fd")):
+            if any(str(link.readlink()) in names for link in Path(f"/proc/{pid}/fd").iterdir()):
                 found.append(pid)
     return found
 
@@ -140,11 +140,11 @@ def holders(pipes: list[int], pids: list[int]) -> list[int]:
 def processes() -> dict[int, int]:
     """Parent of every process that can be seen."""
     parents = {}
-    for entry in os.listdir("/proc"):
-        if entry.isdigit():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
             with suppress(OSError, ValueError, IndexError):
-                after_name = Path(f"/proc/{entry}/stat").read_bytes().rpartition(b") ")[2].split()
-                parents[int(entry)] = int(after_name[1])
+                after_name = (entry / "stat").read_bytes().rpartition(b") ")[2].split()
+                parents[int(entry.name)] = int(after_name[1])
     return parents
 
 

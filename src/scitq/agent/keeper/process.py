@@ -185,7 +185,7 @@ class Keeper:
         child = self._children.get(order.key)
         if child is None or child.status is not None:
             return
-        others = [pid for pid in descendants(child.pid)] + marked_pids(child.key, self._orphans())
+        others = descendants(child.pid) + marked_pids(child.key, self._orphans())
         child.signal(order.number)
         for pid in others:
             with suppress(ProcessLookupError, PermissionError):
