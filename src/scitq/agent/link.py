@@ -116,13 +116,21 @@ class Link:
         self._monitor = socket.get_monitor_socket(_MONITORED)
         socket.connect(f"tcp://{self._server}")
         self._socket = socket
-        self._loop.watch(socket.getsockopt(zmq.FD), self._receive)
-        self._loop.watch(self._monitor.getsockopt(zmq.FD), self._observe)
+        self._loop.watch(self._fd(socket), self._receive)
+        self._loop.watch(self._fd(self._monitor), self._observe)
         self._loop.post(self._observe)
 
+    @staticmethod
+    def _fd(socket: zmq.Socket[bytes]) -> int:
+        return int(socket.getsockopt(zmq.FD))
+
+    @staticmethod
+    def _has_input(socket: zmq.Socket[bytes]) -> bool:
+        return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
     def _close_sockets(self, linger_ms: int = 0) -> None:
-        self._loop.unwatch(self._socket.getsockopt(zmq.FD))
-        self._loop.unwatch(self._monitor.getsockopt(zmq.FD))
+        self._loop.unwatch(self._fd(self._socket))
+        self._loop.unwatch(self._fd(self._monitor))
         self._socket.disable_monitor()
         self._monitor.close(linger=0)
         self._socket.close(linger=linger_ms)
@@ -133,7 +141,7 @@ class Link:
         self._open()
 
     def _observe(self) -> None:
-        while not self._monitor.closed and self._monitor.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while not self._monitor.closed and self._has_input(self._monitor):
             event = recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"]
             if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 logger.info("connected to %s", self._server)
@@ -168,7 +176,7 @@ class Link:
     def _transmit(self, kind: str, request_id: str, message: Request) -> None:
         with suppress(zmq.Again):
             self._socket.send(envelope.pack(kind, request_id, self._token, message), zmq.NOBLOCK)
-        if self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:  # the descriptor tells of changes only
+        if self._has_input(self._socket):  # the descriptor tells of changes only
             self._loop.post(self._receive)
 
     def _send(self, request_id: str) -> None:
@@ -193,7 +201,7 @@ class Link:
         self._loop.after(ANSWER_WITHIN_S * (1 + random.random()), again)  # noqa: S311 - jitter
 
     def _receive(self) -> None:
-        while not self._socket.closed and self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        while not self._socket.closed and self._has_input(self._socket):
             try:
                 frame = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
