@@ -47,7 +47,8 @@ def configuration() -> str:
     lines = [
         "# scitq.yaml\n",
         "Searched in `--config`, `$SCITQ_CONFIG`, `~/.config/scitq/scitq.yaml`, `/etc/scitq.yaml`, `/etc/scitq/scitq.yaml`.",
-        "`scitq config init` writes a commented one with fresh secrets; `scitq serve` without any makes itself a private default in the user's data folder.",
+        "`scitq config init` writes a commented one with fresh secrets;",
+        "`scitq serve` without any makes itself a private default in the user's data folder.",
         "`${NAME}` is replaced from the environment. An unknown key is an error that names file, line and key. Durations are written like",
         "`90s`, `15m`, `2h`, `7d`, sizes like `500M`, `10G`. Keep the file's mode at 0600: it holds secrets.\n",
     ]
@@ -84,7 +85,8 @@ def cli() -> str:
     lines = [
         "# The command line\n",
         "`scitq <object> <action> --option`. `--help`, `-h` and `-help` work at every level. Data goes to stdout, all else to stderr.",
-        "Exit statuses: 0 ok · 1 failed · 2 usage · 3 not logged in · 4 server unavailable · 5 no such object · 6 conflict with the object's state · 7 forbidden ·",
+        "Exit statuses: 0 ok · 1 failed · 2 usage · 3 not logged in · 4 server unavailable ·",
+        "5 no such object · 6 conflict with the object's state · 7 forbidden ·",
         "10 a waited-for task failed · 124 a wait timed out · 130 interrupted.\n",
     ]
     for command in table.COMMANDS:

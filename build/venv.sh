@@ -26,7 +26,8 @@ make_it() {
     rm -f "$folder/scitq-stamp"
     set -- --editable .
     [ $runtime = yes ] || set -- "$@" --requirement build/requirements.txt
-    if ! "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >.cache/venv.log 2>&1; then
+    install() { "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@" >.cache/venv.log 2>&1; }
+    if ! install "$@" && ! install "$@"; then
         tail -n 30 .cache/venv.log >&2
         echo "venv.sh: pip failed; the whole log is in .cache/venv.log" >&2
         return 1

@@ -70,7 +70,10 @@ def azurite() -> tuple[dict[str, Any], Processes]:
     if not start.is_file():
         home.mkdir(parents=True, exist_ok=True)
         command = [program("npm"), "install", "--silent", "--no-progress", "--no-audit", "--no-fund", "--prefix", str(home), "azurite@3"]
-        done = subprocess.run(command, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False)
+        for _ in range(3):
+            done = subprocess.run(command, cwd=home, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600, check=False)
+            if done.returncode == 0:
+                break
         if done.returncode or not start.is_file():
             raise ServiceError(f"npm install azurite failed ({done.returncode}):\n{done.stdout[-1500:]}{done.stderr[-1500:]}")
     where = folder("azurite")
