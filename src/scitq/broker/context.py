@@ -31,13 +31,23 @@ class Ctx:
     broker: Broker
     who: Identity
     peer: bytes = b""
-    pushes: list[tuple[int, Reply]] = field(default_factory=list)
+    parked_key: str = ""
+    """The key of the Park with which this request answered before; empty at its first run."""
+    until_s: float = 0.0
+    pushes: list[tuple[bytes, Reply]] = field(default_factory=list)
+    laters: list[Later[Any]] = field(default_factory=list)
     topics: set[str] = field(default_factory=set)
     effects: list[Callable[[], None]] = field(default_factory=list)
 
     def push(self, worker_id: int, message: Reply) -> None:
         """Send `message` to a worker's agent, if it is connected."""
-        self.pushes.append((worker_id, message))
+        session = self.broker.sessions.get(worker_id)
+        if session is not None:
+            self.pushes.append((session.peer, message))
+
+    def background(self, later: Later[Any]) -> None:
+        """Start slow work once this request is on disk; nobody waits for its result but `then`."""
+        self.laters.append(later)
 
     def push_order(self, worker_id: int, order: Order) -> None:
         """Send an order to a worker's agent, if it is connected."""
@@ -67,12 +77,13 @@ class Park:
     """A handler's answer "not yet": it is run again when a topic is notified, at the latest at `until_s`.
 
     `until_s`: monotonic seconds; a request whose time is over is run with the same deadline and must then answer.
-    `at_least_s`: not before so many seconds after this run, for what many events wake.
+    `at_least_s`: not before so many seconds after this run, for what many events wake. `key`: given back at the next run.
     """
 
     topics: frozenset[str]
     until_s: float
     at_least_s: float = 0.0
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ Handler = Callable[[Ctx, Any], "Reply | Park | Later[Any]"]
 Reader = Callable[[Reading, Any], "Reply | Park"]
 
 _handlers: dict[type[Request], Handler] = {}
+_periodic: list[tuple[float, Callable[[Ctx], None]]] = []
 _readers: dict[type[Request], Reader] = {}
 
 
@@ -40,6 +41,21 @@ def reads(message: type[M]) -> Callable[[Callable[[Reading, M], Any]], Callable[
         return function
 
     return declare
+
+
+def every(period_s: float) -> Callable[[Callable[[Ctx], None]], Callable[[Ctx], None]]:
+    """Declare a function that the loop calls every so many seconds, in a transaction, as nobody in particular."""
+
+    def declare(function: Callable[[Ctx], None]) -> Callable[[Ctx], None]:
+        _periodic.append((period_s, function))
+        return function
+
+    return declare
+
+
+def periodic() -> list[tuple[float, Callable[[Ctx], None]]]:
+    """All functions declared by `every`."""
+    return list(_periodic)
 
 
 def load() -> None:

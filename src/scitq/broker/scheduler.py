@@ -44,6 +44,7 @@ class LiveWorker:
     not_before_s: float = 0.0
     """It declined a task; none is offered before this monotonic second."""
     declines: int = 0
+    failures: int = 0
     held: dict[int, Place] = field(default_factory=dict)
     _reserved: int = 0
     _shipping: int = 0

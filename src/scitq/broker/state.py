@@ -111,7 +111,7 @@ class Broker:
 
     def limited(self, array_id: int | None) -> int:
         """The array's id when it limits how many of it run at once, else 0."""
-        return array_id if array_id in self.array_most else 0  # type: ignore[return-value] # None is never a key
+        return array_id if array_id is not None and array_id in self.array_most else 0
 
     def array_has_room(self, asked: Needs) -> bool:
         """Whether one more task of a limited array may be with a worker."""

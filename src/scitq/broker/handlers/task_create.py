@@ -48,13 +48,10 @@ def create(ctx: Ctx, message: TaskCreate) -> TasksCreated:
         return TasksCreated(ids=[task_id or 0 for task_id in ids], existing=existing, notes=_fitting(ctx, message))
     drafts: list[_Draft] = []
     places: list[int] = []
-    letters: dict[int, str] = {}
     by_step: dict[int, tuple[int, str, int]] = {}
     for position, task in enumerate(message.tasks):
         if ids[position] is None:
-            draft = _draft(ctx, task, by_step, letters, ids)
-            letters[position] = draft.letter
-            drafts.append(draft)
+            drafts.append(_draft(ctx, task, by_step, ids))
             places.append(position)
     asked = [needs.of_spec(spec) for spec in message.specs]
     _insert(ctx, message, drafts, places, ids, array_id, asked)
@@ -104,7 +101,7 @@ def _find_keys(ctx: Ctx, message: TaskCreate, ids: list[int | None]) -> list[int
     return existing
 
 
-def _draft(ctx: Ctx, task: NewTask, by_step: dict[int, tuple[int, str, int]], letters: dict[int, str], ids: list[int | None]) -> _Draft:
+def _draft(ctx: Ctx, task: NewTask, by_step: dict[int, tuple[int, str, int]], ids: list[int | None]) -> _Draft:
     workflow_id, is_open = None, False
     if task.step_id is not None:
         if task.step_id not in by_step:

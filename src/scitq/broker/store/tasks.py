@@ -170,7 +170,8 @@ def advance(
     ended = events[-1][1] if status in FINAL else None
     tx.execute(
         "UPDATE task SET status = ?1, attempt = ?2, worker_id = ?3, resumes_to = ?4, started_ms = ?5, losses = ?6, changed_ms = ?7, ended_ms = ?8,"
-        " reason = CASE WHEN ?9 = '' AND status IN ('U', 'V') THEN reason ELSE ?9 END, cause = ?10, wish = ?11, exit_status = coalesce(?12, exit_status), use = coalesce(?13, use) WHERE id = ?14",
+        " reason = CASE WHEN ?9 = '' AND status IN ('U', 'V') THEN reason ELSE ?9 END, cause = ?10, wish = ?11,"
+        " exit_status = coalesce(?12, exit_status), use = coalesce(?13, use) WHERE id = ?14",
         (
             status.value, attempt, worker, resumes_to, started, losses, now_ms, ended,
             reason, cause, wish, exit_status, msgspec.json.encode(use).decode() if use else None, task.id,

@@ -177,3 +177,11 @@ CREATE TABLE task_log (
     small BLOB,
     PRIMARY KEY (task_id, attempt)
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE request (
+    id TEXT PRIMARY KEY,
+    user_id INTEGER NOT NULL,
+    at_ms INTEGER NOT NULL,
+    reply BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX request_by_time ON request (at_ms);
