@@ -112,3 +112,10 @@ class Output:
         width = max((len(name) for name, _ in kept), default=0) + 2
         for name, value in kept:
             self.text(f"{name + ':':<{width}}{value}")
+
+    def acted(self, ids: Sequence[int]) -> None:
+        """The ids of what was acted upon: JSON objects with `id`, or one id a line."""
+        if self.is_json:
+            self.json([{"id": one} for one in ids])
+        else:
+            self.ids(ids)
