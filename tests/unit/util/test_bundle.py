@@ -13,13 +13,18 @@ import pytest
 
 from scitq.util import bundle, proc
 
-SETTLE = "import json, os; from scitq.util import bundle; bundle.settle(); print(json.dumps([dict(os.environ), bundle.own_command(), str(bundle.folder())]))"
+SETTLE = """
+import json, os
+from scitq.util import bundle
+bundle.settle()
+print(json.dumps([dict(os.environ), bundle.own_command(), str(bundle.folder())]))
+"""
 
 
 def settled(**environment: str) -> tuple[dict[str, str], list[str], str]:
     source = str(Path(bundle.__file__).parents[2])
     answer = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {source!r}); {SETTLE}"],
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {source!r})\n{SETTLE}"],
         env={"PATH": os.environ["PATH"], **environment},
         capture_output=True,
         check=True,

@@ -1,0 +1,22 @@
+#!/bin/sh
+# After installing or upgrading, on Debian and on RPM systems. Nothing is started that was not running before.
+set -e
+have() { command -v "$1" >/dev/null 2>&1; }
+user() { # user NAME HOME
+    getent group "$1" >/dev/null || groupadd --system "$1"
+    getent passwd "$1" >/dev/null || useradd --system --gid "$1" --home-dir "$2" --no-create-home --shell /usr/sbin/nologin "$1"
+}
+
+if have systemd-sysusers; then systemd-sysusers scitq.conf
+else
+    user scitq /var/lib/scitq
+    user scitq-agent /var/lib/scitq-agent
+    getent group docker >/dev/null || groupadd --system docker
+    usermod --append --groups docker scitq-agent
+fi
+install -d -m 0755 -o scitq -g scitq /etc/scitq
+if [ -d /run/systemd/system ]; then
+    systemctl daemon-reload || :
+    # An upgrade: what runs is started anew with the new version; tasks that run survive the worker's restart.
+    systemctl try-restart scitq-server.service scitq-agent.service || :
+fi
