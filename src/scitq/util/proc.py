@@ -83,4 +83,4 @@ def fork() -> int:
 def replace_self(argv: Sequence[str]) -> NoReturn:
     """Become a freshly started `scitq` with the arguments `argv`; open files of ours are closed on the way."""
     command = [*own_command(), *argv]
-    os.execvpe(command[0], command, clean_environment())
+    os.execvpe(command[0], command, clean_environment())  # noqa: S606 - the same program again
