@@ -38,8 +38,11 @@ _MONITORED = (
 class Pending:
     """A request under way."""
 
-    def __init__(self, message: Request, answered: Callable[[Reply], None], failed: Callable[[ScitqError], None]) -> None:
-        self.message = message
+    def __init__(
+        self, make: Callable[[], Request], answered: Callable[[Reply], None], failed: Callable[[ScitqError], None], reply: type[Reply]
+    ) -> None:
+        self.make = make
+        self.reply = reply
         self.answered = answered
         self.failed = failed
         self.timer: Timer | None = None
@@ -81,8 +84,18 @@ class Link:
 
     def request(self, message: Request, answered: Callable[[Reply], None], failed: Callable[[ScitqError], None] | None = None) -> None:
         """Send `message` until it is answered, over any number of connections."""
+        self.request_made(type(message), lambda: message, answered, failed)
+
+    def request_made(
+        self,
+        kind: type[Request],
+        make: Callable[[], Request],
+        answered: Callable[[Reply], None],
+        failed: Callable[[ScitqError], None] | None = None,
+    ) -> None:
+        """The same, for a message that is made anew each time that it is sent."""
         request_id = secrets.token_hex(8)
-        self._pending[request_id] = Pending(message, answered, failed or self._log_failure)
+        self._pending[request_id] = Pending(make, answered, failed or self._log_failure, registry.of_type(kind).reply)
         if self.is_registered:
             self._send(request_id)
 
@@ -183,11 +196,11 @@ class Link:
         pending = self._pending.get(request_id)
         if pending is None or not self.is_registered:
             return
-        kind = registry.of_type(type(pending.message)).kind
+        message = pending.make()
         if pending.timer is not None:
             pending.timer.cancel()
         pending.timer = self._loop.after(ANSWER_WITHIN_S, lambda: self._send(request_id))
-        self._transmit(kind, request_id, pending.message)
+        self._transmit(registry.of_type(type(message)).kind, request_id, message)
 
     def _register(self) -> None:
         self.is_registered = False
@@ -231,7 +244,7 @@ class Link:
             if message.kind == "error":
                 pending.failed(_error(message))
             else:
-                pending.answered(envelope.read_body(message.body, registry.of_type(type(pending.message)).reply))
+                pending.answered(envelope.read_body(message.body, pending.reply))
 
     def _answer_registration(self, message: envelope.Envelope) -> None:
         self._registration = ""

@@ -29,6 +29,8 @@ class Child:
         self.flush_at_s = 0.0
         self.is_blocked = False
         self.told_bytes = 0
+        self.most_memory_bytes = order.most_memory_bytes
+        self.is_out_of_memory = False
         self.status: int | None = None
         self.gone_at_s = 0.0
         self._usage = (0.0, 0, 0, 0)
@@ -101,9 +103,9 @@ class Child:
             kept = self.log.take()
         self.log.close()
         cpu_s, memory, read, written = self._usage
-        self.exited = Exited(
-            self.key, self.status or 0, "", self.gone_at_s - self.started_s, cpu_s, memory, read, written, kept, self.log.size
-        )
+        wall_s = self.gone_at_s - self.started_s
+        is_oom = self.is_out_of_memory
+        self.exited = Exited(self.key, self.status or 0, "", wall_s, cpu_s, memory, read, written, kept, self.log.size, is_oom)
         return self.exited
 
 
@@ -157,3 +159,13 @@ def descendants(pid: int) -> list[int]:
     for child in found:
         found.extend(children.get(child, []))
     return found
+
+
+def memory_bytes(pids: list[int]) -> int:
+    """Resident memory of the processes together; pages that they share count once for each, when they are mapped files not at all."""
+    pages = 0
+    for pid in pids:
+        with suppress(OSError, ValueError, IndexError):
+            resident, shared = Path(f"/proc/{pid}/statm").read_bytes().split()[1:3]
+            pages += int(resident) - int(shared)
+    return pages * os.sysconf("SC_PAGE_SIZE")

@@ -21,6 +21,8 @@ class Start(msgspec.Struct, frozen=True, array_like=True, tag=1):
     log: str
     log_cap: int
     blob: bytes
+    most_memory_bytes: int = 0
+    """Killed when all its processes use more; 0: no limit."""
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True, tag=2):
@@ -60,6 +62,7 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag=1):
     written_bytes: int
     log: bytes
     log_bytes: int
+    is_out_of_memory: bool = False
 
 
 class Grown(msgspec.Struct, frozen=True, array_like=True, tag=2):

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import msgspec
 
-from scitq.agent.keeper.child import KEPT_IN_MEMORY, Child, descendants, holders, marked_pids, not_started
+from scitq.agent.keeper.child import KEPT_IN_MEMORY, Child, descendants, holders, marked_pids, memory_bytes, not_started
 from scitq.agent.keeper.messages import Command, Exited, Frames, Grown, Kept, Key, Quit, Ready, Release, Signal, Start, encode
 from scitq.util import clock
 
 FLUSH_AFTER_S = 0.02
 """Output younger than this waits in memory, so that a short task's log needs no file."""
+MEMORY_EVERY_S = 0.5
+"""How often the memory of children that have a limit is added up."""
 LINGER_S = 2.0
 """How long a pipe that somebody else still holds is read after its task has ended and been killed."""
 ORPHANED_S = 7 * 86400.0
@@ -42,6 +44,8 @@ class Keeper:
         self._ending: set[Child] = set()
         self._strays: dict[int, tuple[int, Child]] = {}
         self._alone_since_s = clock.monotonic_s()
+        self._limited: set[Child] = set()
+        self._weighed_s = 0.0
         self._had_agent = False
         self._is_quitting = False
         self._epoll = select.epoll()
@@ -57,6 +61,8 @@ class Keeper:
                 self._flush()
             if self._ending:
                 self._end()
+            if self._limited:
+                self._watch_memory()
             if self._out and self._agent is not None:
                 self._send()
         for child in self._children.values():
@@ -76,7 +82,7 @@ class Keeper:
             return 0.01
         if self._dirty:
             return FLUSH_AFTER_S
-        return 60.0
+        return MEMORY_EVERY_S if self._limited else 60.0
 
     def _handle(self, descriptor: int, events: int) -> None:
         child = self._by_fd.get(descriptor)
@@ -177,6 +183,8 @@ class Keeper:
             return
         self._children[order.key] = child
         self._pids.add(child.pid)
+        if child.most_memory_bytes:
+            self._limited.add(child)
         for descriptor in (*child.pipes, child.pidfd):
             self._by_fd[descriptor] = child
             self._epoll.register(descriptor, select.EPOLLIN)
@@ -196,6 +204,20 @@ class Keeper:
         child = self._children.get(key)
         if child is not None and child.exited is not None:
             del self._children[key]
+
+    def _watch_memory(self) -> None:
+        now_s = clock.monotonic_s()
+        if now_s - self._weighed_s < MEMORY_EVERY_S:
+            return
+        self._weighed_s = now_s
+        orphans = self._orphans()
+        for child in self._limited:
+            pids = [child.pid, *descendants(child.pid), *marked_pids(child.key, orphans)]
+            if memory_bytes(pids) > child.most_memory_bytes:
+                child.is_out_of_memory = True
+                for pid in pids:
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGKILL)
 
     def _mark_dirty(self, child: Child) -> None:
         if child not in self._dirty:
@@ -242,6 +264,7 @@ class Keeper:
         os.close(child.pidfd)
         child.reap()
         self._pids.discard(child.pid)
+        self._limited.discard(child)
         self._ending.add(child)
 
     def _end(self) -> None:
