@@ -7,6 +7,7 @@ from pathlib import Path
 
 import apsw
 
+from scitq.broker.files import FileService
 from scitq.broker.logstore import LogStore
 from scitq.broker.ready import NO_STEP, ReadyQueue
 from scitq.broker.scheduler import Fleet, LiveWorker, Place
@@ -52,6 +53,7 @@ class Broker:
         self.secrets = secrets
         self.folder = folder
         self.logs = LogStore(folder / "logs")
+        self.files = FileService(config.rclone)
         self.offline_after_s = parse_duration_s(config.scitq.worker_offline_after)
         self.lost_after_s = parse_duration_s(config.scitq.worker_lost_after)
         self.heartbeat_s = parse_duration_s(config.scitq.heartbeat)
