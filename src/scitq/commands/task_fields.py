@@ -57,7 +57,7 @@ FIELDS: tuple[Field, ...] = (
         "time_limit", ("--time-limit",), "end the task after so long (F, reason `time limit`; output is sent)", "TIME", arguments.duration
     ),
     Field("time_request", ("--time-request",), "only workers that live so much longer may take it", "TIME", arguments.duration),
-    Field("retry", ("--retry",), "let a failed task be tried again, so many times", "N", arguments.natural),
+    Field("retry", ("--retry",), "let a failed task be tried again, so many times (default: 0)", "N", arguments.natural),
     Field(
         "retry_on",
         ("--retry-on",),
@@ -65,7 +65,7 @@ FIELDS: tuple[Field, ...] = (
         "CAUSES",
         _words,
     ),
-    Field("priority", ("--priority",), "greater goes first", "N", arguments.integer),
+    Field("priority", ("--priority",), "greater goes first (default: 0)", "N", arguments.integer),
     Field("name", ("--name",), "name, for people and for task list --name"),
     Field("label", ("--label",), "label, for task list --label", "NAME=VALUE", arguments.pair, many="pairs"),
     Field("key", ("--key",), "the same key again returns the task that exists, and conflicts (exit 6) when it is another task", "KEY"),
@@ -77,11 +77,11 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "on_dependency_failure",
         ("--on-dependency-failure",),
-        "when a task that this one waits for fails: stay in W, or be cancelled",
+        "when a task that this one waits for fails: stay in W, or be cancelled (default: wait)",
         "wait|cancel",
         choices=("wait", "cancel"),
     ),
-    Field("hold", ("--hold",), "create it suspended (Z); task resume lets it go", is_switch=True),
+    Field("hold", ("--hold",), "create it suspended (Z); task resume lets it go (default: no)", is_switch=True),
 )
 BY_NAME = {field.name: field for field in FIELDS}
 _ALIASES = {

@@ -68,7 +68,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--status",
         metavar="LETTERS",
         type=arguments.checked(_letters),
-        default="",
         help="only tasks in one of these states, for example RF",
     )
     add("--id", metavar="ID", dest="ids", action="append", help="only these: 7, or 1,4, or 3-9, or 3-99:2")
