@@ -74,7 +74,7 @@ def retry(ctx: Ctx, task: Task, *, retries: int, losses: int = 0) -> int:
     tasks.set_successor(tx, task.id, new_id)
     for waiter_id in dependencies.move(tx, task.id, new_id):
         waiter = tasks.get(tx, waiter_id)
-        if waiter and waiter.status is TaskStatus.PENDING:
+        if waiter and waiter.status is TaskStatus.PENDING and dependencies.has_unmet(tx, waiter_id):
             advance(ctx, waiter, TaskEvent.DEPENDENCY_UNDONE)
         elif waiter and waiter.status is TaskStatus.WAITING:
             tasks.note(tx, waiter_id, "")

@@ -41,9 +41,9 @@ def has_unmet(tx: apsw.Connection, task_id: int) -> bool:
 
 
 def move(tx: apsw.Connection, old_id: int, new_id: int) -> list[int]:
-    """Those that waited for `old_id` wait for `new_id` from now on; their ids."""
+    """Those that waited for `old_id` wait for `new_id` from now on; their ids. An end that was seen stays seen."""
     found = [row[0] for row in tx.execute("SELECT task_id FROM task_dependency WHERE on_id = ?", (old_id,))]
-    tx.execute("UPDATE OR IGNORE task_dependency SET on_id = ?, is_met = 0 WHERE on_id = ?", (new_id, old_id))
+    tx.execute("UPDATE OR IGNORE task_dependency SET on_id = ?, is_met = (kind = 'end' AND is_met) WHERE on_id = ?", (new_id, old_id))
     return found
 
 
