@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from scitq.broker.file_copies import Copies
 from scitq.broker.file_writes import Writes
-from scitq.errors import NotFoundError, ScitqError, StorageError, UsageError
+from scitq.errors import NotFoundError, StorageError, UsageError
 from scitq.model.uri import Uri, name_matches
 from scitq.protocol.messages import file as m
 from scitq.protocol.registry import Done
 from scitq.storage.base import Entry, MultipartStorage, Storage
+from scitq.storage.check import check_uri
 from scitq.storage.registry import Storages
 from scitq.storage.resolve import resolve
 
@@ -174,20 +175,6 @@ class FileService:
 def as_settings(options: Mapping[str, Any]) -> dict[str, str]:
     """The options of one storage as texts, as rclone's own configuration has them."""
     return {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in options.items() if value is not None}
-
-
-def check_uri(storages: Storages, uri: Uri) -> dict[str, Any]:
-    """Whether `uri` can be reached from here: is_reachable, detail, files and bytes (as fields of FileChecked)."""
-    try:
-        storage = storages.get(uri.scheme)
-        storage.check(uri.path)
-        if not uri.key:
-            return {"is_reachable": True, "detail": "the storage answers and accepts the credentials"}
-        sources = resolve(storage, uri)
-    except ScitqError as error:
-        return {"is_reachable": False, "detail": error.message}
-    total = sum(max(source.size, 0) for source in sources)
-    return {"is_reachable": True, "detail": "it is there and can be read", "files": len(sources), "bytes": total}
 
 
 def _listing(storage: Storage, uri: Uri, *, is_recursive: bool) -> tuple[str, Iterable[Entry]]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar, cast
+from typing import Final, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -18,10 +18,9 @@ from scitq.client.api import Api
 from scitq.errors import CancelledError, ScitqError, StorageError, TransientStorageError
 from scitq.protocol.messages import file as m
 from scitq.protocol.registry import Done, Reply, Request
-from scitq.storage.base import Cancel, Entry, Progress
-from scitq.storage.s3_calls import S3Calls
-from scitq.storage.s3_download import Download
-from scitq.storage.s3_pieces import PIECES_AT_ONCE, FilePiece, piece_size
+from scitq.storage.base import Cancel, Progress
+from scitq.storage.ranged import PIECE, PIECES_AT_ONCE, Range, fetch, fetch_in_pieces, piece_size
+from scitq.storage.s3_pieces import FilePiece, is_encrypted, is_plain_md5, md5_of
 from scitq.storage.transfer import open_regular, run_parallel, stream_slot, whole_file, with_retries
 from scitq.storage.wire import Origin, Wire
 from scitq.storage.wire import Reply as WebReply
@@ -77,35 +76,38 @@ class _Urls:
         return positions[uri]
 
 
-class _NoHeaders:
-    read_headers: Final[Mapping[str, str]] = {}
+class _SignedDownload:
+    """One object on its way to one file, by its signed URL."""
 
+    def __init__(self, wire: Wire, urls: _Urls, row: m.FileRow, progress: Progress, cancel: Cancel) -> None:
+        self._wire, self._urls, self._row, self._progress, self._cancel = wire, urls, row, progress, cancel
+        self._is_encrypted = False
 
-class _SignedReads:
-    """What the S3 download asks of its calls, by signed URLs instead of keys."""
-
-    config = _NoHeaders()
-
-    def __init__(self, wire: Wire, urls: _Urls, entries: Mapping[str, Entry]) -> None:
-        self._wire, self._urls, self._entries = wire, urls, entries
-
-    def uri(self, key: str) -> str:
-        """Keys are URIs here."""
-        return key
-
-    def head(self, key: str, *, cancel: Cancel) -> tuple[Entry, dict[str, str]]:  # noqa: ARG002 - as the other calls
-        """What the server's listing said."""
-        return self._entries[key], {}
+    def run(self, target: Path) -> None:
+        """Put it at `target`, whole or not at all; proved by its MD5 where the storage has that."""
+        size = self._row.size
+        with whole_file(target, self._row.uri) as temporary, temporary.open("x+b") as file:
+            if size > PIECE:
+                os.posix_fallocate(file.fileno(), 0, size)
+                fetch_in_pieces(self._open, size, file.fileno(), self._progress, self._cancel)
+            else:
+                fetch(self._open, Range(0, size), file.fileno(), self._progress, self._cancel)
+            if is_plain_md5(self._row.etag) and not self._is_encrypted and md5_of(file.fileno(), self._cancel) != self._row.etag:
+                raise StorageError(f"{self._row.uri}: the content does not have its stored MD5 sum; it was damaged on its way or there")
 
     @contextmanager
-    def call(self, method: str, key: str, *, headers: Mapping[str, str], cancel: Cancel) -> Iterator[WebReply]:
-        """One read; headers of Amazon's own would have to be signed too and are left out."""
-        url = self._urls.find(key)
+    def _open(self, part: Range, cancel: Cancel) -> Iterator[WebReply]:
+        url = self._urls.find(self._row.uri)
         if url is None:
-            raise StorageError(f"{key}: its storage no longer signs")
-        kept = {name: value for name, value in headers.items() if not name.startswith("x-amz-")}
-        with exchange(self._wire, method, url, kept, cancel) as reply:
-            _require(reply, key)
+            raise StorageError(f"{self._row.uri}: its storage no longer signs")
+        headers = {"range": part.header} if part.done or part.size != self._row.size else {}
+        if self._row.etag:
+            headers["if-match"] = f'"{self._row.etag}"'
+        with exchange(self._wire, "GET", url, headers, cancel) as reply:
+            _require(reply, self._row.uri)
+            if reply.length != part.size - part.done:
+                raise StorageError(f"{self._row.uri} changed since it was listed, or the storage can't send ranges; try again")
+            self._is_encrypted = self._is_encrypted or is_encrypted(reply.headers)
             yield reply
 
 
@@ -156,13 +158,12 @@ class Transfers:
         """Bring files, each whole or not at all; the first failure stops the others and is raised."""
         urls = _Urls(self._server, "GET", [row.uri for row, _target in pairs])
         first = urls.find(pairs[0][0].uri) if pairs else None
-        entries = {row.uri: Entry(row.uri, row.size, row.modified_ms, row.etag or None) for row, _target in pairs}
-        signed = _SignedReads(self._wire, urls, entries) if first and is_reachable(first) else None
+        is_signed = first is not None and is_reachable(first)
 
         def job(row: m.FileRow, target: Path) -> Callable[[Cancel], None]:
             def bring(cancel: Cancel) -> None:
-                if signed is not None and row.size >= 0:
-                    Download(cast("S3Calls", signed), row.uri, self._progress, cancel).run(target, entries[row.uri])
+                if is_signed and row.size >= 0:
+                    _SignedDownload(self._wire, urls, row, self._progress, cancel).run(target)
                 else:
                     self._read_through_server(row, target, cancel)
 

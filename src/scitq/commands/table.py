@@ -25,6 +25,7 @@ GROUPS: dict[tuple[str, ...], str] = {
     (): "Hands Unix command lines to machines: a distributed task queue.",
     ("task",): "Create tasks and follow them.",
     ("worker",): "The machines that carry tasks out.",
+    ("file",): "Files on the storages, without holding their secrets.",
     ("user",): "Who may log in.",
     ("user", "token"): "Tokens, for example for cron.",
     ("config",): "The server's configuration file.",
@@ -64,6 +65,11 @@ COMMANDS: tuple[Command, ...] = (
     _command("worker resume", "Give drained workers tasks again.", "worker_act"),
     _command("worker delete", "Delete workers; tasks that run on them are interrupted.", "worker_act"),
     _command("worker cache", "List or clear the shared resources that a worker keeps."),
+    # Files
+    _command("file copy", "Copy files between this machine and the storages, or among storages."),
+    _command("file list", "List the files of a storage, with sizes and dates."),
+    _command("file delete", "Delete files of a storage."),
+    _command("file check", "Tell whether the server, and workers, can reach a URI."),
     # Users
     _command("user create", "Create a user (for administrators)."),
     _command("user list", "List the users."),
