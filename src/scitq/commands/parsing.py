@@ -17,7 +17,9 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         width = 100
-        if sys.stdout is not None and sys.stdout.isatty():
+        if os.environ.get("COLUMNS", "").isdigit():
+            width = max(60, int(os.environ["COLUMNS"]) - 2)
+        elif sys.stdout is not None and sys.stdout.isatty():
             width = max(60, min(120, os.get_terminal_size(sys.stdout.fileno()).columns - 2))
         super().__init__(prog, max_help_position=30, width=width)
 

