@@ -14,9 +14,9 @@ from scitq.broker.dispatch import handles
 from scitq.broker.ready import NO_STEP
 from scitq.broker.scheduler import LiveWorker
 from scitq.broker.state import Session, capacity, live_worker
-from scitq.broker.store import tasks, workers
+from scitq.broker.store import steps, tasks, workers
 from scitq.broker.store.tasks import Task
-from scitq.errors import ConflictError, NotLoggedInError
+from scitq.errors import ConflictError, NotFoundError, NotLoggedInError, UsageError
 from scitq.model import lifecycle
 from scitq.model.lifecycle import TaskEvent, TaskStatus
 from scitq.protocol.messages import agent as m
@@ -45,7 +45,7 @@ def register(ctx: Ctx, message: m.AgentRegister) -> m.Registered:
         workers.update(ctx.tx, known.id, {"uid": None})
         known = None
     ends_ms = None if message.seconds_left is None else ctx.now_ms + round(message.seconds_left * 1000)
-    step_id = int(message.step) if message.step.isdigit() and int(message.step) else None
+    step_id = _step(ctx, message.step)
     worker_id = workers.register(ctx.tx, known.id if known else None, message, ends_ms=ends_ms, step_id=step_id, now_ms=ctx.now_ms)
     worker = workers.get(ctx.tx, worker_id)
     assert worker is not None
@@ -78,6 +78,18 @@ def register(ctx: Ctx, message: m.AgentRegister) -> m.Registered:
         registries={host: {"username": entry.username, "password": entry.password} for host, entry in config.registries.items()},
         settings=_settings(ctx), unwanted=unwanted, server_version=__version__,
     )  # fmt: skip
+
+
+def _step(ctx: Ctx, text: str) -> int | None:
+    """The step that an agent was started for, by id or by a name that only one step has."""
+    if not text or text == "0":
+        return None
+    found = [int(text)] if text.isdigit() and steps.get(ctx.tx, int(text)) else steps.named(ctx.tx, text)
+    if not found:
+        raise NotFoundError(f"there is no step {text}")
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} steps are named {text}: {', '.join(map(str, found[:10]))}; give the id")
+    return found[0]
 
 
 def _text(value: object) -> str:

@@ -37,3 +37,12 @@ def workflow(tx: apsw.Connection, workflow_id: int) -> Workflow:
     """The workflow of a step, which exists."""
     found = tx.execute("SELECT id, name, owner_id, status, maximum_workers FROM workflow WHERE id = ?", (workflow_id,))
     return next(Workflow(*row) for row in found)
+
+
+def named(tx: apsw.Connection, name: str) -> list[int]:
+    """The steps of that name in workflows that are not canceled, newest first."""
+    found = tx.execute(
+        "SELECT s.id FROM step s JOIN workflow w ON w.id = s.workflow_id WHERE s.name = ? AND w.status <> 'canceled' ORDER BY s.id DESC",
+        (name,),
+    )
+    return [row[0] for row in found]
