@@ -12,7 +12,7 @@ from scitq.errors import ScitqError
 from scitq.protocol.envelope import MOST_BYTES
 
 logger = logging.getLogger(__name__)
-_SEND_QUEUE = 250
+_SEND_QUEUE = 1000
 """Messages kept for a peer that does not read; with offers of 1,000 tasks that is plenty, and bounds the memory."""
 _KEY_GREETING = b"scitq1 "
 
