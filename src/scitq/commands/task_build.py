@@ -50,7 +50,7 @@ def parse_array(text: str) -> Array:
     return Array(indices, most)
 
 
-class _AnyScheme(frozenset[str]):
+class AnyScheme(frozenset[str]):
     """Stands for storages that only the server knows: it checks their names."""
 
     def __contains__(self, _name: object) -> bool:
@@ -91,7 +91,7 @@ def spec_of(values: Values) -> TaskSpec:
         time_request_s=values.get("time_request"),
         retry_on=tuple(values.get("retry_on", ())),
     )
-    checks.check_spec(spec, _AnyScheme())
+    checks.check_spec(spec, AnyScheme())
     return spec
 
 
@@ -142,7 +142,7 @@ def _filled_spec(spec: TaskSpec, index: int, item: str | None) -> TaskSpec:
         inputs=tuple(_fill(text, index, item) for text in spec.inputs),
         resources=tuple(_fill(text, index, item) for text in spec.resources),
     )
-    checks.check_spec(filled, _AnyScheme())
+    checks.check_spec(filled, AnyScheme())
     return filled
 
 

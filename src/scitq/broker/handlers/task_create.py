@@ -120,12 +120,12 @@ def _draft(ctx: Ctx, task: NewTask, by_step: dict[int, tuple[int, str, int]], id
     waits: list[tuple[int, str, bool]] = []
     waits_new: list[tuple[int, str]] = []
     for kind, on_ids in (("success", task.depends_on), ("end", task.after_any)):
-        waits.extend(_wait(ctx, on_id, kind) for on_id in on_ids)
+        waits.extend(waited_for(ctx, on_id, kind) for on_id in on_ids)
     for kind, positions in (("success", task.depends_on_new), ("end", task.after_any_new)):
         for position in positions:
             known = ids[position]
             if known is not None:
-                waits.append(_wait(ctx, known, kind))
+                waits.append(waited_for(ctx, known, kind))
             else:
                 waits_new.append((position, kind))
     unmet = bool(waits_new) or any(not is_met for _, _, is_met in waits)
@@ -138,7 +138,8 @@ def _draft(ctx: Ctx, task: NewTask, by_step: dict[int, tuple[int, str, int]], id
     return _Draft(task, letter, workflow_id, waits, waits_new)
 
 
-def _wait(ctx: Ctx, on_id: int, kind: str) -> tuple[int, str, bool]:
+def waited_for(ctx: Ctx, on_id: int, kind: str) -> tuple[int, str, bool]:
+    """The newest attempt of a task to wait for, the kind of waiting, and whether it is over already."""
     on = tasks.get(ctx.tx, on_id)
     if on is None:
         raise NotFoundError(f"there is no task {on_id} to depend on")

@@ -210,6 +210,11 @@ def set_retries(tx: apsw.Connection, task_id: int, retries: int) -> None:
     tx.execute("UPDATE task SET retries_left = ? WHERE id = ?", (retries, task_id))
 
 
+def set_spec(tx: apsw.Connection, task_id: int, spec_id: int) -> None:
+    """Give a task that was just made, and that nobody has seen, another immutable part."""
+    tx.execute("UPDATE task SET spec_id = ? WHERE id = ?", (spec_id, task_id))
+
+
 def set_successor(tx: apsw.Connection, task_id: int, successor_id: int) -> None:
     """Hide a task behind the one that repeats it."""
     tx.execute("UPDATE task SET successor_id = ? WHERE id = ?", (successor_id, task_id))

@@ -82,14 +82,14 @@ def flag(texts: Texts, key: str, scope: Scope) -> bool:
     return words is not None and is_truthy(words.value(scope))
 
 
-def percent_or_whole(texts: Texts, key: str, scope: Scope) -> tuple[int | None, float | None]:
+def percent_or_whole(texts: Texts, key: str, scope: Scope) -> tuple[int | None, int | None]:
     """A count, or a percentage like `50%`."""
     found = text(texts, key, scope)
     if found is None:
         return None, None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%", found)
+    match = re.fullmatch(r"(\d+)\s*%", found)
     if match:
-        return None, float(match[1])
+        return None, int(match[1])
     return whole(texts, key, scope), None
 
 

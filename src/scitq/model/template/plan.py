@@ -38,9 +38,8 @@ class PlannedRecruiter:
     cpus_per_task: float | None = None
     mem_per_task_gib: float | None = None
     disk_per_task_gb: float | None = None
-    gpus_per_task: int | None = None
     prefetch: int | None = None
-    prefetch_percent: float | None = None
+    prefetch_percent: int | None = None
     rounds: int | None = None
     max_workers: int | None = None
     timeout_s: float | None = None

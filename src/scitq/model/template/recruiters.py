@@ -29,7 +29,6 @@ def _one(step: StepTemplate, rank: int, pool: PoolTemplate, scope: Scope, tasks:
     cpus = [task.spec.cpus for task in tasks if task.spec.cpus is not None]
     memory = [task.spec.mem_gib for task in tasks if task.spec.mem_gib is not None]
     disk = [task.spec.disk_gb for task in tasks if task.spec.disk_gb is not None]
-    gpus = [task.spec.gpus for task in tasks if task.spec.gpus is not None]
     return PlannedRecruiter(
         step=step.name,
         rank=rank,
@@ -38,7 +37,6 @@ def _one(step: StepTemplate, rank: int, pool: PoolTemplate, scope: Scope, tasks:
         cpus_per_task=max(cpus) if cpus and concurrency is None else None,
         mem_per_task_gib=max(memory) if memory and concurrency is None else None,
         disk_per_task_gb=max(disk) if disk and concurrency is None else None,
-        gpus_per_task=max(gpus) if gpus and concurrency is None else None,
         prefetch=prefetch,
         prefetch_percent=prefetch_percent,
         rounds=numbers.whole(texts, "rounds", scope, least=1),

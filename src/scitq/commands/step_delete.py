@@ -1,0 +1,29 @@
+"""`scitq step delete`."""
+
+from __future__ import annotations
+
+import argparse
+
+from scitq.commands import groups
+from scitq.commands.context import Context
+from scitq.errors import EXIT_OK
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which one."""
+    groups.add_step(parser, "delete")
+
+
+def run(context: Context) -> int:
+    """Delete it with its tasks and logs."""
+    from scitq.protocol.messages.workflow import GroupActed, StepDelete
+
+    number = groups.step_id_of(context)
+    answer, changed, _ = groups.in_pieces(lambda: context.api().call(StepDelete(id=number), GroupActed))
+    if context.out.is_json:
+        context.out.json({"id": answer.id, "deleted_tasks": changed})
+    elif context.out.is_quiet:
+        context.out.ids([answer.id])
+    else:
+        context.out.text(f"step {answer.id} and its {changed} tasks are deleted")
+    return EXIT_OK
