@@ -205,7 +205,7 @@ def test_step_stats_count_and_measure_and_total(manned) -> None:
 
 
 def test_workflow_repeat_makes_a_task_anew_with_other_content_and_more_to_wait_for(manned) -> None:
-    desk, workflow, step, agent = manned
+    desk, _, step, agent = manned
     first = desk.create(NewTask(step_id=step))[0]
     _finish(desk, step, agent, "ended_well", exit_status=0)
     second = desk.create(NewTask(step_id=step, depends_on=(first,)))[0]
