@@ -35,9 +35,6 @@ class Bootstrap(msgspec.Struct, frozen=True, kw_only=True):
     server_key: str
     token: str
     executable: tuple[str, ...]
-    concurrency: int = 1
-    prefetch: int = 0
-    idle_timeout_s: float | None = None
 
     def __repr__(self) -> str:
         return f"Bootstrap(server={self.server!r})"
@@ -187,7 +184,8 @@ def words_of(output: bytes, fallback: str) -> str:
 
 
 def agent_arguments(bootstrap: Bootstrap, token_file: str, work_dir: str, extra: Sequence[str] = ()) -> list[str]:
-    """The argv of `scitq agent` on a machine; what else it must know goes by environment (scitq.model.machine)."""
+    """The argv of `scitq agent` on a machine. What else it must know goes by environment (scitq.model.machine); its
+    concurrency and prefetch are the server's to tell, so that they can be changed later.
+    """
     arguments = [*bootstrap.executable, "agent", "--server", bootstrap.server, "--token-file", token_file, "--work-dir", work_dir]
-    arguments += ["--concurrency", str(bootstrap.concurrency), "--prefetch", str(bootstrap.prefetch)]
     return [*arguments, *extra]
