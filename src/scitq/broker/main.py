@@ -13,7 +13,7 @@ from pathlib import Path
 
 import zmq
 
-from scitq.broker import dispatch
+from scitq.broker import dispatch, fleet
 from scitq.broker.handlers.session import hash_password
 from scitq.broker.loop import Loop
 from scitq.broker.state import Broker, Secrets
@@ -71,6 +71,7 @@ def run(config: Config, options: ServeOptions) -> int:
     broker = Broker(config, store, secrets, folder, monotonic_s())
     broker.live_tokens = {row.id for row in users.live_tokens(store.writer, now_ms())}
     broker.started_ms = now_ms()
+    fleet.open_up(broker)
     dispatch.load()
     wire, port = _listen(config, options, folder, secrets)
     broker.port = port

@@ -9,6 +9,7 @@ import apsw
 
 from scitq.broker.files import FileService
 from scitq.broker.logstore import LogStore
+from scitq.broker.providers.base import Provider
 from scitq.broker.ready import NO_STEP, ReadyQueue
 from scitq.broker.scheduler import Fleet, LiveWorker, Place
 from scitq.broker.store import creation, tasks, workers
@@ -78,6 +79,16 @@ class Broker:
         self.paused_groups: set[int] = set()
         self.array_most: dict[int, int] = {}
         self.last_offer_s: dict[int, float] = {}
+        self.providers: dict[str, Provider] = {}
+        self.machine_mark = ""
+        self.idle_since: dict[int, int] = {}
+        """Since when (Unix ms) each connected worker has held no task."""
+        self.offline_since: dict[int, int] = {}
+        self.have_worked: set[int] = set()
+        self.next_update_ms: dict[str, int] = {}
+        self.compared_ms: dict[str, int] = {}
+        self.reasons: dict[int, list[str]] = {}
+        """What each recruiter did at the last plan, and why."""
         self.rebuild(now_s)
 
     def rebuild(self, now_s: float) -> None:

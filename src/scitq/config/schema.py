@@ -53,6 +53,8 @@ class WorkerSection(Section, frozen=True, kw_only=True):
     """A deployed worker that is offline for so long is deleted."""
     installing_timeout: str = "30m"
     """A deployed machine whose agent does not report in so long has failed."""
+    janitor_period: str = "30s"
+    """How often providers are asked which machines there are."""
     max_failures: int = 5
     """So many tasks in a row failing the same way by the worker's own fault set it aside; 0 never does."""
     cache_size: str = ""

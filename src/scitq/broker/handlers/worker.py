@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from scitq.broker import departures
+from scitq.broker import departures, jobs, setbacks
 from scitq.broker.context import Ctx, Park, Reading
 from scitq.broker.dispatch import handles, reads
 from scitq.broker.ready import NO_STEP
@@ -168,17 +168,16 @@ def _forgive(ctx: Ctx, worker_id: int) -> None:
 
 
 def delete(ctx: Ctx, worker: Worker) -> None:
-    """Interrupt its tasks, tell a hand-started agent to end. Machines that a provider made are ordered away by the fleet."""
-    if worker.status == "deleting":
-        return
-    departures.lose_tasks(ctx, worker.id, f"worker deleted by {ctx.who.name}")
-    ctx.push_order(worker.id, Order(kind="quit", reason=f"deleted by {ctx.who.name}"))
-    workers.record(ctx.tx, worker.id, "delete", f"by {ctx.who.name}", ctx.now_ms)
+    """Interrupt its tasks; tell a hand-started agent to end, or order the provider to delete its machine."""
+    reason = f"deleted by {ctx.who.name}"
     if worker.machine:
-        workers.set_status(ctx.tx, worker.id, "deleting", f"by {ctx.who.name}")
-        departures.disconnect(ctx, worker.id)
-    else:
-        departures.forget(ctx, worker.id, f"deleted by {ctx.who.name}")
+        setbacks.order_away(ctx, worker, reason)
+        jobs.run_due(ctx)
+        return
+    departures.lose_tasks(ctx, worker.id, f"worker {reason}")
+    ctx.push_order(worker.id, Order(kind="quit", reason=reason))
+    workers.record(ctx.tx, worker.id, "delete", f"by {ctx.who.name}", ctx.now_ms)
+    departures.forget(ctx, worker.id, reason)
 
 
 @handles(m.WorkerAsk)

@@ -183,9 +183,18 @@ def words_of(output: bytes, fallback: str) -> str:
     return "; ".join(lines[-3:]) or fallback
 
 
-def agent_arguments(bootstrap: Bootstrap, token_file: str, work_dir: str, extra: Sequence[str] = ()) -> list[str]:
-    """The argv of `scitq agent` on a machine. What else it must know goes by environment (scitq.model.machine); its
-    concurrency and prefetch are the server's to tell, so that they can be changed later.
+def agent_arguments(provider: str, request: MachineRequest, token_file: str, work_dir: str, extra: Sequence[str] = ()) -> list[str]:
+    """The argv of `scitq agent` on a machine; the server's key goes by $SCITQ_SERVER_KEY.
+
+    Concurrency and prefetch are the server's to tell, so that they can be changed later.
     """
-    arguments = [*bootstrap.executable, "agent", "--server", bootstrap.server, "--token-file", token_file, "--work-dir", work_dir]
-    return [*arguments, *extra]
+    given = {
+        "--server": request.bootstrap.server,
+        "--token-file": token_file,
+        "--work-dir": work_dir,
+        "--machine": request.name,
+        "--provider": provider,
+        "--region": request.region,
+        "--flavor": request.flavor.name,
+    }
+    return [*request.bootstrap.executable, "agent", *[word for pair in given.items() for word in pair], *extra]

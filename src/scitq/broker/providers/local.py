@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -28,9 +29,11 @@ from scitq.broker.providers.base import (
 )
 from scitq.errors import ProviderError
 from scitq.model.flavor import Flavor
-from scitq.model.machine import ENV_FLAVOR, ENV_MACHINE, ENV_PROVIDER, ENV_REGION
 from scitq.util import clock, files, proc, units
 
+ENV_MACHINE = "SCITQ_MACHINE"
+ENV_PROVIDER = "SCITQ_MACHINE_PROVIDER"
+"""The marks; the children of an agent carry them too, its tasks do not."""
 _STOP_S = 20.0
 REGION = "local"
 
@@ -89,7 +92,7 @@ class LocalProvider:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return Machine(name=request.name, state=MachineState.RUNNING, message="it was running already")
-            argv = agent_arguments(request.bootstrap, str(token_file), str(folder / "work"), self._arguments)
+            argv = agent_arguments(self.name, request, str(token_file), str(folder / "work"), self._arguments)
             with (folder / "agent.log").open("ab") as log:
                 child = proc.start(
                     argv, env=self._environment(request), stdout=log, stderr=log, start_new_session=True, pass_fds=(lock,), cwd=folder
@@ -106,8 +109,6 @@ class LocalProvider:
         return {
             ENV_MACHINE: request.name,
             ENV_PROVIDER: self.name,
-            ENV_REGION: request.region,
-            ENV_FLAVOR: request.flavor.name,
             "SCITQ_SERVER_KEY": request.bootstrap.server_key,
         }
 
@@ -169,8 +170,10 @@ class LocalProvider:
     def script(self, request: MachineRequest) -> str:
         """The agent's command line and marks."""
         folder = self._folder / request.name
-        marks = " ".join(f"{key}={value}" for key, value in self._environment(request).items())
-        return f"{marks} {' '.join(agent_arguments(request.bootstrap, str(folder / 'token'), str(folder / 'work'), self._arguments))}\n"
+        marks = [f"{key}={value}" for key, value in self._environment(request).items()]
+        return (
+            shlex.join([*marks, *agent_arguments(self.name, request, str(folder / "token"), str(folder / "work"), self._arguments)]) + "\n"
+        )
 
 
 def _signal(process: psutil.Process, number: int) -> None:

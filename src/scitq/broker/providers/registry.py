@@ -10,8 +10,11 @@ from scitq.broker.providers.base import Provider, ProviderContext
 from scitq.broker.providers.fake import FakeProvider
 from scitq.broker.providers.local import LocalProvider
 from scitq.broker.providers.slurm import SlurmProvider
+from scitq.broker.recruit import Quota
 from scitq.errors import UsageError
 
+_LIMITS = "limits"
+"""The option that every provider may have: most workers, cpus (cpu) and cost an hour (cost), here or by region."""
 Driver = Callable[[str, Mapping[str, Any], ProviderContext], Provider]
 KINDS: dict[str, Driver] = {"local": LocalProvider, "slurm": SlurmProvider, "fake": FakeProvider}
 
@@ -28,7 +31,8 @@ def open_providers(section: Mapping[str, Mapping[str, Mapping[str, Any]]], mark:
             raise UsageError(f"providers.{kind}: no such kind of provider; known are {', '.join(sorted(KINDS))}")
         for config, options in configs.items():
             name = f"{kind}.{config}".lower()
-            opened[name] = driver(name, options or {}, _context(name, mark, folder))
+            own = {key: value for key, value in (options or {}).items() if key != _LIMITS}
+            opened[name] = driver(name, own, _context(name, mark, folder))
     if "local.local" not in opened:
         opened["local.local"] = LocalProvider("local.local", {}, _context("local.local", mark, folder))
     return opened
@@ -36,3 +40,23 @@ def open_providers(section: Mapping[str, Mapping[str, Mapping[str, Any]]], mark:
 
 def _context(name: str, mark: str, folder: Path) -> ProviderContext:
     return ProviderContext(mark=mark, folder=folder / name)
+
+
+def limits_of(section: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Quota]:
+    """The quotas in `limits:` of every configured provider: `workers`, `cpu`, `cost`, and the same below a region's name."""
+    found: list[Quota] = []
+    for kind, configs in section.items():
+        for config, options in configs.items():
+            name = f"{kind}.{config}".lower()
+            limits = (options or {}).get(_LIMITS) or {}
+            for key, value in limits.items():
+                by_kind = {str(key): value} if not isinstance(value, Mapping) else value
+                region = str(key) if isinstance(value, Mapping) else ""
+                for each, most in by_kind.items():
+                    if each not in QUOTA_KINDS or isinstance(most, bool) or not isinstance(most, int | float) or most < 0:
+                        raise UsageError(f"providers.{name}.limits: {each}: {most!r}; write workers, cpu or cost with a number, 0 or more")
+                    found.append(Quota(provider=name, region=region, kind=str(each), most=float(most)))
+    return found
+
+
+QUOTA_KINDS = ("workers", "cpu", "cost")

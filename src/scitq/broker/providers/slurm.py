@@ -26,7 +26,6 @@ from scitq.broker.providers.base import (
 )
 from scitq.errors import ProviderError
 from scitq.model.flavor import Flavor
-from scitq.model.machine import ENV_FLAVOR, ENV_MACHINE, ENV_PROVIDER, ENV_REGION, ENV_SECONDS_LEFT
 from scitq.util import files, proc, units
 
 _STATES = {
@@ -58,10 +57,9 @@ _REGION = "cluster"
 _SCRIPT = """\
 #!/bin/sh
 {directives}
-export {marks}
+export SCITQ_SERVER_KEY={key}
 left=$(squeue -h -j "$SLURM_JOB_ID" -o %L 2>/dev/null | awk -F '[-:]' '
     /^[0-9:-]+$/ {{ s = 0; split("1 60 3600 86400", unit, " "); for (i = 0; i < NF; i++) s += unit[i + 1] * $(NF - i); print s }}')
-export {seconds_left}="$left"
 {setup}work={work}
 mkdir -p "$work" || exit 1
 {agent} &
@@ -198,23 +196,15 @@ class SlurmProvider:
 
     def script(self, request: MachineRequest) -> str:
         """The batch script."""
-        marks = {
-            ENV_MACHINE: request.name,
-            ENV_PROVIDER: self.name,
-            ENV_REGION: request.region,
-            ENV_FLAVOR: request.flavor.name,
-            "SCITQ_SERVER_KEY": request.bootstrap.server_key,
-        }
         bootstrap = request.bootstrap
-        argv = agent_arguments(bootstrap, str(self._token_file(request.name)), "WORK", self._arguments)
+        argv = agent_arguments(self.name, request, str(self._token_file(request.name)), "WORK", self._arguments)
         if self._executable:
             argv = [self._executable, *argv[len(bootstrap.executable) :]]
-        agent = shlex.join(argv).replace(" WORK", ' "$work"', 1)
+        agent = shlex.join(argv).replace(" WORK", ' "$work"', 1) + ' ${left:+--time-left "$left"}'
         work = shlex.quote(f"{self._work_dir}/{request.name}") if self._work_dir else f'"${{TMPDIR:-/tmp}}/{request.name}"'
         return _SCRIPT.format(
             directives="\n".join(f"#SBATCH {line}" for line in self._directives(request)),
-            marks=" ".join(f"{key}={shlex.quote(value)}" for key, value in marks.items()),
-            seconds_left=ENV_SECONDS_LEFT,
+            key=shlex.quote(bootstrap.server_key),
             setup=f"{self._setup.rstrip()}\n" if self._setup else "",
             work=work,
             agent=agent,

@@ -89,14 +89,19 @@ def steps(tx: apsw.Connection) -> dict[int, StepView]:
         "SELECT step.id, step.workflow_id, step.is_paused OR workflow.status IN ('suspended', 'canceled')"
         " FROM step JOIN workflow ON workflow.id = step.workflow_id WHERE step.workflow_id IN"
         " (SELECT step.workflow_id FROM recruiter JOIN step ON step.id = recruiter.step_id)"
-    ).fetchall()
+    )
+    found: list[tuple[int, int, bool]] = [(row[0], row[1], bool(row[2])) for row in rows]
     return {
-        row[0]: StepView(
-            id=row[0], workflow_id=row[1], is_paused=bool(row[2]), pending=_count(tx, row[0], "P"), held=_held(tx, row[0]),
-            blocked=sum(_count(tx, row[0], letter) for letter in "WIZ"),
+        step_id: StepView(
+            id=step_id,
+            workflow_id=workflow_id,
+            is_paused=is_paused,
+            pending=_count(tx, step_id, "P"),
+            held=_held(tx, step_id),
+            blocked=sum(_count(tx, step_id, letter) for letter in "WIZ"),
         )
-        for row in rows
-    }  # fmt: skip
+        for step_id, workflow_id, is_paused in found
+    }
 
 
 def _count(tx: apsw.Connection, step_id: int, status: str) -> int:

@@ -81,6 +81,11 @@ def listed(tx: apsw.Connection, *, show_deleted: bool = False) -> list[Worker]:
     return [_worker(row) for row in tx.execute(f"SELECT {_COLUMNS} FROM worker WHERE {where} ORDER BY id")]
 
 
+def next_id(tx: apsw.Connection) -> int:
+    """The id that the next worker will have; ids are never used again."""
+    return int(tx.execute("SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'worker'), 0) + 1").get)
+
+
 def insert_machine(
     tx: apsw.Connection, *, machine: str, name: str, provider: str, region: str, flavor: str, concurrency: int, prefetch: int,
     step_id: int | None, owner_id: int | None, recruiter_id: int | None, now_ms: int,
