@@ -150,12 +150,12 @@ class Link:
                     self._down_since = clock.monotonic_s()
                 self._is_up = False
             elif event in {zmq.EVENT_HANDSHAKE_FAILED_AUTH, zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL} or value == _EPIPE:
-                self._refuse_key(event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
+                self._refuse_key(value != zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH)
         return came_up
 
     def _refuse_key(self, is_key: bool) -> None:
         if not is_key:
-            raise probe.unavailable(self.address, "wrong protocol: the handshake failed; is the other side of another version?")
+            raise probe.unavailable(self.address, "wrong protocol: the handshake failed (is the other side of another version?)")
         try:
             probe.find_peer(self.address, 0.5)
         except UnavailableError:
