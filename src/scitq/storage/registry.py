@@ -10,6 +10,8 @@ from scitq.errors import UsageError
 from scitq.model.uri import Uri
 from scitq.storage.base import Storage
 from scitq.storage.local import LocalStorage
+from scitq.storage.rclone import RcloneStorage
+from scitq.storage.rclone_daemon import RcloneDaemon
 from scitq.storage.s3 import S3Storage
 from scitq.storage.s3_config import KNOWN_OPTIONS, S3Config
 
@@ -17,9 +19,10 @@ BUILT_IN = ("file", "ftp", "http", "https")
 Settings = Mapping[str, str]
 
 
-def open_storage(name: str, settings: Settings) -> Storage:
+def open_storage(name: str, settings: Settings, daemon: RcloneDaemon | None = None) -> Storage:
     """The engine for the entry `name` with the options `settings`, which are rclone's own, `type` among them.
 
+    daemon: the rclone that knows this entry; by default one of its own, which ends with the process.
     Raises UsageError for settings that can't be meant. Connects to nothing yet.
     """
     kind = settings.get("type", "")
@@ -34,7 +37,7 @@ def open_storage(name: str, settings: Settings) -> Storage:
         case "s3" if KNOWN_OPTIONS.issuperset(settings):
             return S3Storage(name, S3Config.parse(name, settings))
         case _:
-            raise UsageError(f"the storage {name!r} has the unknown type {kind!r}")
+            return RcloneStorage(name, daemon or RcloneDaemon({name: settings}))
 
 
 class Storages:
@@ -46,6 +49,7 @@ class Storages:
         self._file_folders = list(file_folders)
         self._open: dict[str, Storage] = {}
         self._lock = threading.Lock()
+        self._daemon = RcloneDaemon(entries)
 
     @property
     def names(self) -> list[str]:
@@ -67,7 +71,7 @@ class Storages:
 
     def _make(self, scheme: str) -> Storage:
         if scheme in self._entries:
-            return open_storage(scheme, self._entries[scheme])
+            return open_storage(scheme, self._entries[scheme], self._daemon)
         if scheme == "file":
             return LocalStorage("file", Path("/"), self._file_folders)
         raise UsageError(f"no storage is named {scheme!r}; known are {', '.join(self.names)}")
@@ -78,3 +82,4 @@ class Storages:
             opened, self._open = list(self._open.values()), {}
         for storage in opened:
             storage.close()
+        self._daemon.close()

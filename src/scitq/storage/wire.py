@@ -22,6 +22,8 @@ from scitq.storage.base import Cancel
 
 CONNECT_TIMEOUT_S: Final = 20.0
 SILENCE_TIMEOUT_S: Final = 60.0
+SOCKET_TIMEOUT_S: Final = 600.0
+"""Patience with a Unix socket, behind which whole transfers may be made before the answer."""
 _BUFFER: Final = 64 << 10
 _MOST_HEADERS: Final = 256 << 10
 _KEPT: Final = 32
@@ -353,6 +355,7 @@ def _connect(host: str, port: int, cancel: Cancel) -> socket.socket:
     if host.startswith("/"):
         local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            local.settimeout(SOCKET_TIMEOUT_S)
             local.connect(host)
         except OSError:
             local.close()

