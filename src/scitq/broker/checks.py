@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Collection
@@ -15,6 +16,8 @@ _IMAGE = re.compile(
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
+_QUOTING = re.compile(r"""['"\\]""")
+"""Without any of these, splitting can't fail."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RETRY_ON = re.compile(r"exit(?::\d{1,3})?|oom|lost|upload|limit|fetch|image|start")
 MOST_COMMAND_BYTES = 16 * 1024 * 1024
@@ -24,18 +27,23 @@ def _text(what: str, text: str, most: int) -> None:
     if "\0" in text:
         raise UsageError(f"{what} holds a NUL byte")
     try:
-        size = len(text.encode())
+        size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
         raise UsageError(f"{what} is no valid UTF-8") from None
     if size > most:
         raise UsageError(f"{what} has {size} bytes; at most {most} are taken")
 
 
+@functools.lru_cache(maxsize=4096)
+def _is_image(name: str) -> bool:
+    return name == BARE or (len(name) <= 512 and _IMAGE.fullmatch(name) is not None)
+
+
 def check_spec(spec: TaskSpec, schemes: Collection[str]) -> None:
     """UsageError for anything in a spec that could never run; `schemes` are the known storages."""
     if not spec.container.strip():
         raise UsageError("the container is empty; name an image, or 'bare' for none")
-    if spec.container != BARE and (len(spec.container) > 512 or not _IMAGE.fullmatch(spec.container)):
+    if not _is_image(spec.container):
         raise UsageError(f"{spec.container[:100]!r} is no name of a container image")
     if not spec.command.strip():
         raise UsageError("the command is empty")
@@ -62,6 +70,8 @@ def check_spec(spec: TaskSpec, schemes: Collection[str]) -> None:
 
 
 def _split(what: str, text: str) -> None:
+    if not _QUOTING.search(text):
+        return
     try:
         shlex.split(text)
     except ValueError as error:
@@ -69,6 +79,8 @@ def _split(what: str, text: str) -> None:
 
 
 def _check_numbers(spec: TaskSpec) -> None:
+    if spec.cpus is spec.mem_gib is spec.gpus is spec.disk_gb is spec.time_limit_s is spec.time_request_s is None and not spec.requests:
+        return
     for what, number, most in (
         ("cpus", spec.cpus, 100_000),
         ("mem", spec.mem_gib, 1e6),
@@ -88,11 +100,13 @@ def check_task(task: NewTask, position: int, specs: int) -> None:
     """UsageError for a task that could not be stored."""
     if not 0 <= task.spec < specs:
         raise UsageError(f"task {position + 1} names spec {task.spec}; there are {specs}")
-    _text("the name", task.name, 1024)
-    for text in (*task.labels, *task.labels.values()):
-        _text("a label", text, 1024)
-    if "" in task.labels:
-        raise UsageError("a label needs a name")
+    if task.name:
+        _text("the name", task.name, 1024)
+    if task.labels:
+        for text in (*task.labels, *task.labels.values()):
+            _text("a label", text, 1024)
+        if "" in task.labels:
+            raise UsageError("a label needs a name")
     if task.key is not None:
         _text("the key", task.key, 1024)
         if not task.key:
@@ -101,5 +115,7 @@ def check_task(task: NewTask, position: int, specs: int) -> None:
         raise UsageError("a priority lies between -1000000 and 1000000")
     if not 0 <= task.retries <= 1000:
         raise UsageError("retries lie between 0 and 1000")
-    if any(not 0 <= other < position for other in (*task.depends_on_new, *task.after_any_new)):
+    if (task.depends_on_new or task.after_any_new) and any(
+        not 0 <= other < position for other in (*task.depends_on_new, *task.after_any_new)
+    ):
         raise UsageError(f"task {position + 1} of the request waits for one that does not come before it")

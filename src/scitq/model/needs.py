@@ -21,8 +21,14 @@ class Needs(NamedTuple):
     """The array, when it limits how many run at once; else 0."""
 
 
+_PLAIN = (Needs(), Needs(is_bare=True))
+
+
 def of_spec(spec: TaskSpec, array_id: int = 0) -> Needs:
     """The demands of a task."""
+    if spec.cpus is spec.mem_gib is spec.gpus is spec.disk_gb is spec.time_request_s is None and not spec.requests:
+        plain = _PLAIN[spec.container == BARE]
+        return plain._replace(array_id=array_id) if array_id else plain
     return Needs(
         spec.container == BARE,
         spec.cpus or 0.0,

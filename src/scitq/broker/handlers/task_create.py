@@ -102,6 +102,8 @@ def _find_keys(ctx: Ctx, message: TaskCreate, ids: list[int | None]) -> list[int
 
 
 def _draft(ctx: Ctx, task: NewTask, by_step: dict[int, tuple[int, str, int]], ids: list[int | None]) -> _Draft:
+    if task.step_id is None and not (task.depends_on or task.after_any or task.depends_on_new or task.after_any_new):
+        return _Draft(task, "Z" if task.is_held else "P", None, [], [])
     workflow_id, is_open = None, False
     if task.step_id is not None:
         if task.step_id not in by_step:

@@ -1,5 +1,5 @@
 """The typed messages, one module per group; importing this package registers them all."""
 
-from scitq.protocol.messages import agent, fleet, file, server, session, task, worker
+from scitq.protocol.messages import agent, file, fleet, server, session, task, worker
 
-__all__ = ["agent", "fleet", "file", "server", "session", "task", "worker"]
+__all__ = ["agent", "file", "fleet", "server", "session", "task", "worker"]

@@ -1,0 +1,168 @@
+"""The queue itself: creating 100,000 tasks beside plain inserting, and listing among a million while tasks are dispatched."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+import psutil
+
+from scitq.broker.store.connection import Store
+from scitq.client.api import Api
+from scitq.client.locate import Address
+from scitq.model.task import NewTask, TaskSpec
+from scitq.protocol.messages.task import TaskCreate, TaskList, TaskRows, TasksCreated
+from tests.bench.site import Site
+from tests.bench.tables import high, middle, ms, rate, show
+
+_BATCH = 5000
+
+
+def _api(site: Site) -> Api:
+    return Api(Address("127.0.0.1", site.port), site.env["SCITQ_TOKEN"])
+
+
+def _create(api: Api, count: int) -> float:
+    """Seconds that the server takes, from request to answer."""
+    spent = 0.0
+    for first in range(0, count, _BATCH):
+        specs = [TaskSpec(container="bare", command=f"echo {number}") for number in range(first, min(first + _BATCH, count))]
+        message = TaskCreate(specs=specs, tasks=[NewTask(spec=number) for number in range(len(specs))])
+        begin = time.monotonic()
+        api.call(message, TasksCreated, waits_s=600)
+        spent += time.monotonic() - begin
+    return spent
+
+
+def _plain_insert(source: Path, count: int) -> float:
+    """Seconds to insert the very same rows with SQLite alone: same schema, indexes, batches and `synchronous=FULL`."""
+    db = apsw.Connection(str(source))
+    tables = {
+        name: db.execute(f"SELECT * FROM {name} ORDER BY id DESC LIMIT ?", (count,)).fetchall()[::-1] for name in ("task_spec", "task")
+    }
+    db.close()
+    with tempfile.TemporaryDirectory(dir=source.parent) as place:
+        store = Store(Path(place))
+        begin = time.monotonic()
+        for first in range(0, count, _BATCH):
+            with store.writer as tx:
+                for name, rows in tables.items():
+                    marks = ", ".join("?" * len(rows[0]))
+                    tx.executemany(f"INSERT INTO {name} VALUES ({marks})", rows[first : first + _BATCH])
+        spent = time.monotonic() - begin
+        store.close()
+    return spent
+
+
+def creating(argv: Sequence[str], scale: float) -> None:
+    """100,000 tasks, in three rounds, beside the same rows inserted into SQLite."""
+    count = max(_BATCH, int(100_000 * scale))
+    rows = []
+    with Site(argv) as site:
+        api = _api(site)
+        server = psutil.Process(site.children["serve"].pid)
+        before = server.memory_info().rss
+        for number in range(3):
+            cpu = server.cpu_times()
+            ours = _create(api, count)
+            after = server.cpu_times()
+            busy = after.user + after.system - cpu.user - cpu.system
+            copy = site.folder / f"copy{number}.db"
+            db = sqlite3.connect(site.folder / "data" / "scitq.db")
+            db.execute("VACUUM INTO ?", (str(copy),))
+            db.close()
+            plain = _plain_insert(copy, count)
+            copy.unlink()
+            rows.append([str(number + 1), f"{ours:.2f} s", f"{plain:.2f} s", f"{ours / plain:.2f}", f"{busy / plain:.2f}"])
+        grown = (server.memory_info().rss - before) / 2**20
+        api.close()
+    head = ["round", "scitq, request to answer", "SQLite alone", "ratio", "ratio by the server's processor time"]
+    show(f"Creating {count:,} tasks", head, rows, f"The server's memory grew by {grown:.0f} MiB over {3 * count:,} tasks.")
+
+
+def _fill(path: Path, count: int) -> None:
+    """A million ended tasks, put into a database that no server has open."""
+    db = apsw.Connection(str(path))
+    spec = "INSERT INTO task_spec (container, command, body) SELECT 'bare', 'echo ' || value, x'80' FROM generate_series(1, ?)"
+    columns = "spec_id, owner_id, name, status, attempt, created_ms, changed_ms, step_id, labels"
+    task = (
+        f"INSERT INTO task ({columns}) SELECT id, 1, 'n' || id, substr('SSSSSSSSSF', 1 + id % 10, 1), 1, id, id,"
+        " CASE WHEN id % 50 = 0 THEN 7 END, CASE WHEN id % 100 = 0 THEN '{\"lot\":\"' || id % 700 || '\"}' END FROM task_spec"
+    )
+    label = "INSERT INTO task_label (name, value, task_id) SELECT 'lot', id % 700, id FROM task WHERE id % 100 = 0"
+    with db:
+        db.execute("WITH RECURSIVE generate_series (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM generate_series WHERE value < ?) "
+                   + spec.replace("generate_series(1, ?)", "generate_series"), (count,))  # fmt: skip
+        db.execute(task)
+        db.execute(label)
+    db.close()
+
+
+def listing(argv: Sequence[str], scale: float) -> None:
+    """Lists among a million tasks, while other tasks are dispatched."""
+    count = max(10_000, int(1_000_000 * scale))
+    with Site(argv) as site:
+        site.stop("serve")
+        _fill(site.folder / "data" / "scitq.db", count)
+        site.start_again()
+        site.agent(2)
+        api = _api(site)
+        ending = threading.Event()
+        made: list[int] = []
+
+        def dispatch() -> None:
+            mine = _api(site)
+            while not ending.is_set():
+                made.extend(mine.call(TaskCreate(specs=[TaskSpec(container="bare", command="true")], tasks=[NewTask()]), TasksCreated).ids)
+                time.sleep(0.02)
+            mine.close()
+
+        thread = threading.Thread(target=dispatch)
+        thread.start()
+        rows = []
+        queries: dict[str, Any] = {
+            "newest 20": TaskList(), "by status F": TaskList(status="F"), "by step": TaskList(step_id=7), "by label": TaskList(labels={"lot": "100"}),
+            "by status S, page 100": TaskList(status="S", offset=2000), "rare `--command`": TaskList(command=f"echo {count - 5}"),
+        }  # fmt: skip
+        for name, query in queries.items():
+            samples = []
+            for _ in range(21):
+                begin = time.monotonic()
+                found = api.call(query, TaskRows).rows
+                samples.append(time.monotonic() - begin)
+                assert found, name
+            rows.append([name, ms(middle(samples)), ms(high(samples))])
+        ending.set()
+        thread.join()
+        api.close()
+        site.scitq("task", "wait", "--id", f"{made[0]}-{made[-1]}", "--quiet")
+        waits = []
+        for first in range(0, len(made), 500):
+            chosen = ",".join(map(str, made[first : first + 500]))
+            for task in json.loads(site.scitq("task", "list", "--id", chosen, "--limit", "0", "--json")):
+                waits.append((task["started_ms"] - task["created_ms"]) / 1000)
+        rows.append([f"created to running meanwhile ({len(waits)} tasks)", ms(middle(waits)), ms(high(waits))])
+    show(f"Lists with {count:,} tasks in the database, request to answer", ["", "median", "99%"], rows)
+
+
+def main() -> None:
+    """Both, with scitq of this Python."""
+    import sys
+
+    argv = [sys.executable, "-m", "scitq"]
+    creating(argv, 1.0)
+    listing(argv, 1.0)
+
+
+if __name__ == "__main__":
+    assert shutil.which("sh")
+    assert rate
+    main()
