@@ -34,8 +34,8 @@ def _check(values: dict[str, Any]) -> None:
     for name in (*_ADAPTS, "rounds"):
         if values.get(name) is not None and values[name] <= 0:
             raise UsageError(f"{name.replace('_', '-')} is above 0")
-    most, least = values.get("concurrency_max"), values.get("concurrency_min")
-    if most is not None and least is not None and most < least:
+    greatest, smallest = values.get("concurrency_max"), values.get("concurrency_min")
+    if greatest is not None and smallest is not None and greatest < smallest:
         raise UsageError("the greatest concurrency is less than the smallest")
 
 

@@ -1,0 +1,53 @@
+"""`scitq provider quota`: show limits, or set one."""
+
+from __future__ import annotations
+
+import argparse
+
+from scitq.commands.context import Context
+from scitq.commands.render import Column
+from scitq.errors import EXIT_OK, UsageError
+
+COLUMNS = (
+    Column("provider", lambda row: row.provider),
+    Column("region", lambda row: row.region),
+    Column("kind", lambda row: row.kind),
+    Column("most", lambda row: f"{row.most:g}", is_number=True),
+    Column("used", lambda row: f"{row.used:g}", is_number=True),
+)
+
+
+def _most(text: str) -> float | None:
+    if text == "none":
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number < 1e12:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number, 0 or more, or none")
+    return number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Without --most the limits are shown."""
+    parser.add_argument("--provider", metavar="NAME", help="provider and configuration, as slurm.main")
+    parser.add_argument("--region", metavar="NAME", default="", help="only there (default: all regions together)")
+    parser.add_argument("--kind", choices=("workers", "cpu", "cost"), default="workers", help="what is limited; cost is an hour's")
+    parser.add_argument("--most", metavar="N", type=_most, default=..., help="set the limit; none takes it away")
+
+
+def run(context: Context) -> int:
+    """Show or set."""
+    from scitq.protocol.messages.fleet import ProviderQuota, ProviderQuotas, QuotaRows
+    from scitq.protocol.registry import Done
+
+    options = context.options
+    if options.most is not ...:
+        if not options.provider:
+            raise UsageError("name the provider whose limit is set: --provider NAME")
+        context.api().call(ProviderQuota(provider=options.provider, region=options.region, kind=options.kind, most=options.most), Done)
+        return EXIT_OK
+    rows = [row for row in context.api().call(ProviderQuotas(), QuotaRows).rows if options.provider in {None, row.provider}]
+    context.out.rows(rows, COLUMNS, key="provider")
+    return EXIT_OK
