@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 import tempfile
 import threading
@@ -21,7 +20,7 @@ from scitq.client.locate import Address
 from scitq.model.task import NewTask, TaskSpec
 from scitq.protocol.messages.task import TaskCreate, TaskList, TaskRows, TasksCreated
 from tests.bench.site import Site
-from tests.bench.tables import high, middle, ms, rate, show
+from tests.bench.tables import high, middle, ms, show
 
 _BATCH = 5000
 
@@ -151,18 +150,3 @@ def listing(argv: Sequence[str], scale: float) -> None:
                 waits.append((task["started_ms"] - task["created_ms"]) / 1000)
         rows.append([f"created to running meanwhile ({len(waits)} tasks)", ms(middle(waits)), ms(high(waits))])
     show(f"Lists with {count:,} tasks in the database, request to answer", ["", "median", "99%"], rows)
-
-
-def main() -> None:
-    """Both, with scitq of this Python."""
-    import sys
-
-    argv = [sys.executable, "-m", "scitq"]
-    creating(argv, 1.0)
-    listing(argv, 1.0)
-
-
-if __name__ == "__main__":
-    assert shutil.which("sh")
-    assert rate
-    main()

@@ -78,6 +78,14 @@ class Site:
             time.sleep(0.1)
         return name
 
+    def start_again(self) -> None:
+        """Start the server, which was stopped, on its data, and wait until it answers."""
+        self._start("serve", "serve", "--config", str(self.config))
+        deadline = time.monotonic() + 60
+        while self._run("ping").returncode:
+            assert time.monotonic() < deadline, self.log("serve")
+            time.sleep(0.1)
+
     def stop(self, name: str) -> None:
         """End one child: SIGTERM, then SIGKILL."""
         child = self.children.pop(name)
