@@ -22,6 +22,8 @@ MOST_EVENTS = 4000
 MOST_LOG_BYTES = 2 << 20
 """Of one report, so that the server's loop is never held up by one worker's output."""
 MOST_CHUNK = 512 * 1024
+MOST_REFUSALS = 5
+"""So often is a report tried that the server answers with an error; a heartbeat lies between two tries."""
 
 
 @dataclass(slots=True)
@@ -85,6 +87,7 @@ class Outbox:
         self._progress: dict[Key, tuple[int, int]] = {}
         self._heartbeat: tuple[Stats, list[tuple[int, int]], float | None] | None = None
         self._seq = 0
+        self._refusals = 0
         self._flying: list[_Event] = []
         self.is_flying = False
 
@@ -137,7 +140,7 @@ class Outbox:
 
     def flush(self) -> None:
         """Send what there is, unless a report is under way."""
-        if self.is_flying or not (self._events or self._unsent_logs or self._heartbeat):
+        if self.is_flying or not (self._events or self._unsent_logs or self._heartbeat) or (self._refusals and not self._heartbeat):
             return
         logs = self._take_logs()
         events = self._take_events()
@@ -162,7 +165,7 @@ class Outbox:
                 seconds_left=heartbeat[2] if heartbeat else None,
             )
 
-        self._send(make, self._answered, self._refused)
+        self._send(make, self._answered, lambda: self._refused(logs))
 
     def _take_logs(self) -> list[LogChunk]:
         chunks: list[LogChunk] = []
@@ -187,11 +190,8 @@ class Outbox:
 
     def _take_events(self) -> list[_Event]:
         """Events in order; the final one of an attempt waits for its log, and so does what comes after it."""
-        if not self._unsent_logs and len(self._events) <= MOST_EVENTS:
-            taken = list(self._events)
-            self._events.clear()
-            return taken
-        taken, kept = [], deque[_Event]()
+        taken: list[_Event] = []
+        kept: deque[_Event] = deque()
         held_back: set[Key] = set()
         for event in self._events:
             if len(taken) >= MOST_EVENTS or event.key in held_back or (event.is_final and event.key in self._unsent_logs):
@@ -200,10 +200,13 @@ class Outbox:
             else:
                 taken.append(event)
         self._events = kept
-        return taken
+        together: dict[Key, list[_Event]] = {}
+        for event in taken:  # the server writes one row for each run of events of one attempt
+            together.setdefault(event.key, []).append(event)
+        return [event for events in together.values() for event in events]
 
     def _answered(self, reply: Reported) -> None:
-        events, self._flying, self.is_flying = self._flying, [], False
+        events, self._flying, self.is_flying, self._refusals = self._flying, [], False, 0
         for task_id, attempt, stored in reply.log_offsets:
             log = self._logs.get((task_id, attempt))
             if log is not None and stored < log.sent:
@@ -217,9 +220,19 @@ class Outbox:
                 self._settled(event.key)
         self.flush()
 
-    def _refused(self) -> None:
-        """The server can't take this report at all; losing it would leave tasks hanging, so their ends are said apart."""
+    def _refused(self, chunks: list[LogChunk]) -> None:
+        """The server failed on this report: it is tried again some times, with what came since, before it is given up."""
         events, self._flying, self.is_flying = self._flying, [], False
+        self._refusals += 1
+        if self._refusals < MOST_REFUSALS:
+            self._events.extendleft(reversed(events))
+            for chunk in chunks:
+                log = self._logs.get((chunk.task_id, chunk.attempt))
+                if log is not None:
+                    log.sent = min(log.sent, chunk.offset)
+                    self._unsent_logs.add((chunk.task_id, chunk.attempt))
+            return
+        self._refusals = 0
         for event in events:
             if event.is_final:
                 self._settled(event.key)

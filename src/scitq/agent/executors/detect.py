@@ -1,0 +1,42 @@
+"""Which container runtime this worker uses (`scitq agent --runtime`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from scitq.agent.executors.apptainer import ApptainerExecutor
+from scitq.agent.executors.bare import BareExecutor
+from scitq.agent.executors.base import Executor, Sink
+from scitq.agent.executors.docker import DockerExecutor
+from scitq.agent.executors.podman import PodmanExecutor
+from scitq.errors import ScitqError, UnavailableError, UsageError
+
+logger = logging.getLogger(__name__)
+
+
+def container_executor(runtime: str, uid: str, work_dir: Path, bare: BareExecutor, sink: Sink) -> Executor | None:
+    """The one that `runtime` names, or the first that answers for `auto`; None for `bare` and when `auto` finds none.
+
+    Raises UnavailableError when the named one does not answer.
+    """
+    makers: dict[str, Callable[[], Executor]] = {
+        "docker": lambda: DockerExecutor(uid, sink),
+        "podman": lambda: PodmanExecutor(uid, work_dir, sink),
+        "apptainer": lambda: ApptainerExecutor(work_dir, bare, sink),
+    }
+    if runtime == "bare":
+        return None
+    if runtime != "auto":
+        if runtime not in makers:
+            raise UsageError(f"unknown runtime {runtime!r}; possible are auto, {', '.join(makers)} and bare")
+        return makers[runtime]()
+    for name, make in makers.items():
+        try:
+            return make()
+        except UnavailableError as error:
+            logger.debug("%s: %s", name, error)
+        except ScitqError as error:
+            logger.info("%s: %s", name, error)
+    return None

@@ -1,0 +1,482 @@
+"""The way of every attempt through this worker: accept, fetch, wait for a slot, run, upload, clean up.
+
+All of it happens in the loop's thread; what is slow runs in `workers` and comes back by `Loop.post`.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from scitq.agent import command
+from scitq.agent.attempt import Attempt, Phase, merged, save
+from scitq.agent.executors.base import Ended, Executor, ImageError, Job
+from scitq.agent.folders import DataContext, TaskFolders
+from scitq.agent.keeper.messages import Key
+from scitq.agent.loop import Loop
+from scitq.agent.outbox import Outbox
+from scitq.agent.slots import Slots
+from scitq.agent.steps import fetch, ship
+from scitq.agent.tasklog import note
+from scitq.errors import CancelledError, DiskFullError, ScitqError
+from scitq.model.lifecycle import TaskEvent
+from scitq.model.task import Use
+from scitq.protocol.messages.agent import Assignment, Hardware, Held
+from scitq.util import clock, files
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+_encoder = msgspec.msgpack.Encoder()
+
+DEFAULT_LOG_CAP = 10 * 1000**3
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What the server told, and what this worker is; settings change with each registration."""
+
+    work_dir: Path
+    hardware: Hardware
+    allows_bare: bool = True
+    storages: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    registries: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def data(self) -> DataContext:
+        """For the data steps."""
+        return DataContext(self.storages, self.settings, self.work_dir)
+
+
+class Runner:
+    """Is the Sink of all executors; `containers` is None on a worker without a runtime. Outbox and executors are set once made."""
+
+    def __init__(self, loop: Loop, surroundings: Surroundings, workers: ThreadPoolExecutor) -> None:
+        self._loop = loop
+        self.around = surroundings
+        self._workers = workers
+        self.bare: Executor | None = None
+        self.containers: Executor | None = None
+        self.outbox: Outbox | None = None
+        self.attempts: dict[Key, Attempt] = {}
+        self.slots = Slots(surroundings.hardware.gpus)
+        self.is_draining = False
+        self.became_idle: Callable[[], None] = lambda: None
+        self.files_kept: Callable[[Key], None] = lambda _: None
+        self.tasks_folder = surroundings.work_dir / "tasks"
+        self.tasks_folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+
+    @property
+    def _out(self) -> Outbox:
+        assert self.outbox is not None
+        return self.outbox
+
+    def executor_of(self, attempt: Attempt) -> Executor | None:
+        """What runs it, or None when this worker can't."""
+        return self.bare if attempt.is_bare else self.containers
+
+    def folders_of(self, key: Key) -> TaskFolders:
+        """Where the attempt's files lie."""
+        return TaskFolders(self.tasks_folder / f"{key[0]}-{key[1]}")
+
+    def held(self) -> list[Held]:
+        """All attempts that are here."""
+        return [Held(task_id=a.key[0], attempt=a.key[1], status=a.letter) for a in self.attempts.values() if not a.is_unwanted]
+
+    # --- accept and fetch ------------------------------------------------------------------------------------------
+
+    def offer(self, assignment: Assignment) -> None:
+        """Take it, or decline with the reason."""
+        key = assignment.task_id, assignment.attempt
+        if key in self.attempts:
+            return
+        attempt = Attempt(assignment, self.folders_of(key))
+        refusal = self._refusal(attempt)
+        if refusal:
+            self._out.add(key, TaskEvent.DECLINE, reason=refusal)
+            return
+        self.attempts[key] = attempt
+        self._out.add(key, TaskEvent.ACCEPT)
+        self._out.add(key, TaskEvent.FETCH)
+        if attempt.needs_fetch:
+            self.in_thread(
+                lambda: self._fetch(attempt), lambda skip: self._fetched(attempt, skip), lambda error: self._fail(attempt, error)
+            )
+            return
+        try:
+            attempt.folders.make()
+        except OSError as error:
+            self._fail(attempt, error)
+            return
+        self._fetched(attempt, False)
+
+    def _refusal(self, attempt: Attempt) -> str:
+        if self.is_draining:
+            return "this worker takes no more tasks"
+        if attempt.is_bare and (self.bare is None or not self.around.allows_bare):
+            return "this worker runs no bare tasks"
+        if not attempt.is_bare and self.containers is None:
+            return "this worker has no container runtime"
+        return ""
+
+    def _fetch(self, attempt: Attempt) -> bool:
+        """In a thread: bring all that the task needs. True when its results are there already."""
+        spec, cancel, data = attempt.assignment.spec, attempt.cancel, self.around.data
+        if spec.skip_if_exists and ship.is_complete(attempt.assignment, data):
+            return True
+        attempt.folders.make()
+        executor = self.executor_of(attempt)
+        assert executor is not None
+        if not attempt.is_bare:
+            executor.prepare(spec.container, self.around.registries, cancel)
+            for folder in (attempt.folders.input, attempt.folders.output, attempt.folders.temp):
+                folder.chmod(0o777)  # a container's user can be anybody; root of the task is closed to other accounts
+        if spec.inputs or spec.resources:
+            prepared = fetch.prepare(attempt.assignment, attempt.folders, data, self._progress(attempt), cancel)
+            attempt.has_lease = True
+            attempt.resource = prepared.resource_view
+            attempt.use = merged(attempt.use, Use(downloaded_bytes=prepared.downloaded_bytes))
+        cancel.check()
+        return False
+
+    def _fetched(self, attempt: Attempt, is_skipped: bool) -> None:
+        if attempt.is_unwanted or attempt.wish:
+            self._fail(attempt, CancelledError("cancelled"))
+            return
+        if is_skipped:
+            attempt.phase = Phase.OVER
+            self._note(attempt, "the output holds a completed result already: skipped")
+            self._out.add(attempt.key, TaskEvent.SKIP, is_final=True, exit_status=0)
+            return
+        attempt.phase = Phase.READY
+        self._out.add(attempt.key, TaskEvent.FETCHED)
+        self.slots.wait(attempt)
+        self.fill()
+
+    def _fail(self, attempt: Attempt, error: BaseException) -> None:
+        """It ends before its command was started."""
+        if attempt.phase is Phase.OVER:
+            return
+        attempt.phase = Phase.OVER
+        self.slots.drop(attempt)
+        if attempt.is_unwanted:
+            self._discard(attempt)
+            return
+        cause, is_own_fault = "fetch", isinstance(error, (OSError, DiskFullError))
+        reason = error.message if isinstance(error, ScitqError) else str(error)
+        if attempt.wish:
+            cause, reason, is_own_fault = "killed", attempt.wish_reason or "killed", False
+        elif isinstance(error, ImageError):
+            cause = "image"
+        elif not isinstance(error, (ScitqError, OSError)):
+            logger.error("task %d: %s", attempt.key[0], reason, exc_info=error)
+        self._note(attempt, f"not run: {reason}")
+        self._out.add(attempt.key, TaskEvent.FAIL, is_final=True, reason=reason, cause=cause, is_own_fault=is_own_fault)
+        self.fill()
+
+    # --- run -------------------------------------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Start what has a slot now."""
+        while (attempt := self.slots.take()) is not None:
+            try:
+                self._start(attempt)
+            except (ScitqError, OSError) as error:
+                self._fail(attempt, error)
+
+    def _start(self, attempt: Attempt) -> None:
+        around, folders = self.around, attempt.folders
+        executor = self.executor_of(attempt)
+        assert executor is not None
+        resource = attempt.resource or folders.resource
+        program = command.program_of(attempt.assignment.spec, folders)
+        env = command.environment_of(attempt.assignment, folders, resource, around.hardware, self.slots.concurrency)
+        if attempt.gpus:
+            env.setdefault("CUDA_VISIBLE_DEVICES", ",".join(map(str, attempt.gpus)))
+        job = Job(
+            attempt.key,
+            attempt.assignment,
+            folders,
+            resource,
+            program,
+            env,
+            int(around.settings.get("max_task_log_bytes") or DEFAULT_LOG_CAP),
+            str(around.settings.get("network") or "bridge"),
+            _encoder.encode(attempt.assignment) if attempt.is_bare else b"",
+        )
+        attempt.phase = Phase.STARTING
+        if not attempt.is_bare or attempt.has_lease or attempt.assignment.spec.output or attempt.assignment.spec.publish:
+            save(attempt, "running", executor.name, clock.now_ms())
+        executor.start(job)
+
+    def started(self, key: Key) -> None:
+        """From an executor, in any thread."""
+        attempt = self.attempts.get(key)
+        if attempt is not None and attempt.is_bare:
+            self._started(key)  # the bare executor speaks in the loop's thread
+        else:
+            self._loop.post(lambda: self._started(key))
+
+    def _started(self, key: Key) -> None:
+        attempt = self.attempts.get(key)
+        executor = self.executor_of(attempt) if attempt else None
+        if attempt is None or executor is None or attempt.phase is not Phase.STARTING:
+            return
+        attempt.phase = Phase.RUNNING
+        self._out.add(key, TaskEvent.START)
+        if attempt.wish or attempt.is_unwanted:
+            executor.signal(key, signal.SIGTERM if attempt.wish == "stop" else signal.SIGKILL)
+        self.watch_time(attempt)
+
+    def watch_time(self, attempt: Attempt) -> None:
+        """End it when it has run as long as it may."""
+        limit_s = attempt.assignment.spec.time_limit_s
+        if limit_s:
+            left_s = max(0.0, limit_s - attempt.age_s)
+            attempt.timers.append(self._loop.after(left_s, lambda: self.end(attempt, "limit", "time limit")))
+
+    def end(self, attempt: Attempt, wish: str, reason: str) -> None:
+        """Make a running attempt end: `stop` by SIGTERM and half a minute later, `kill` and `limit` by SIGKILL at once."""
+        executor = self.executor_of(attempt)
+        if executor is None or attempt.wish in {"kill", "limit"}:
+            return
+        attempt.wish, attempt.wish_reason = wish, reason
+        if attempt.phase in {Phase.STARTING, Phase.RUNNING}:
+            if attempt.is_frozen:
+                executor.freeze(attempt.key, False)
+                attempt.is_frozen = False
+            executor.signal(attempt.key, signal.SIGTERM if wish == "stop" else signal.SIGKILL)
+            if wish == "stop":
+                attempt.timers.append(self._loop.after(30.0, lambda: executor.signal(attempt.key, signal.SIGKILL)))
+        elif attempt.phase is Phase.READY:
+            self._fail(attempt, CancelledError(reason))
+        elif attempt.phase is not Phase.OVER:
+            attempt.cancel.cancel()
+
+    def grown(self, key: Key, log_bytes: int) -> None:
+        """From an executor, in any thread."""
+        self._loop.post(lambda: self._grown(key, log_bytes))
+
+    def _grown(self, key: Key, log_bytes: int) -> None:
+        attempt = self.attempts.get(key)
+        if attempt is not None and attempt.phase in {Phase.STARTING, Phase.RUNNING} and not attempt.is_unwanted:
+            self._out.log(key, attempt.folders.log).file_bytes = log_bytes
+            self._out.log_changed(key)
+
+    def ended(self, ended: Ended) -> None:
+        """From an executor, in any thread."""
+        attempt = self.attempts.get(ended.key)
+        if attempt is not None and attempt.is_bare:
+            self._ended(ended)
+        else:
+            self._loop.post(lambda: self._ended(ended))
+
+    def _ended(self, ended: Ended) -> None:
+        attempt = self.attempts.get(ended.key)
+        if attempt is None or attempt.phase not in {Phase.STARTING, Phase.RUNNING}:
+            return
+        attempt.stop_timers()
+        self.slots.drop(attempt)
+        if attempt.is_unwanted:
+            self._discard(attempt)
+            return
+        attempt.conclude(ended)
+        log = self._out.log(attempt.key, attempt.folders.log)
+        if ended.log is None:
+            log.file_bytes = ended.log_bytes
+        else:
+            log.tail = ended.log
+        if log.size:
+            self._out.log_changed(attempt.key)
+        if attempt.cause and attempt.cause != "exit":
+            self._note(attempt, attempt.reason)
+        if attempt.phase is Phase.STARTING:
+            attempt.phase = Phase.OVER
+            self._out.add(
+                attempt.key, TaskEvent.FAIL, is_final=True, reason=attempt.reason, cause=attempt.cause, is_own_fault=ended.is_own_fault
+            )
+        elif ship.has_output(attempt.assignment.spec, succeeded=attempt.succeeded):
+            self._out.add(attempt.key, TaskEvent.EXITED_WELL if attempt.succeeded else TaskEvent.EXITED_BADLY, **self._end_fields(attempt))
+            self.upload(attempt)
+        else:
+            attempt.phase = Phase.OVER
+            if attempt.folders.state.exists():
+                self.save(attempt, "over")
+            event = TaskEvent.ENDED_WELL if attempt.succeeded else TaskEvent.ENDED_BADLY
+            self._out.add(attempt.key, event, is_final=True, is_own_fault=ended.is_own_fault, **self._end_fields(attempt))
+        self.fill()
+
+    def _end_fields(self, attempt: Attempt) -> dict[str, Any]:
+        return {"exit_status": attempt.exit_status, "reason": attempt.reason, "use": attempt.use, "cause": attempt.cause}
+
+    # --- upload ----------------------------------------------------------------------------------------------------
+
+    def upload(self, attempt: Attempt) -> None:
+        """Upload in a thread what it made."""
+        attempt.phase = Phase.SHIPPING if attempt.succeeded else Phase.SHIPPING_FAILED
+        self.save(attempt, "exited")
+        executor = self.executor_of(attempt)
+
+        def work() -> ship.Shipped:
+            if executor is not None and not attempt.is_bare:
+                executor.fix_permissions(attempt.folders.output, attempt.assignment.spec.container)
+            return ship.ship(
+                attempt.assignment, attempt.folders, self.around.data, self._progress(attempt), attempt.cancel, attempt.succeeded
+            )
+
+        self.in_thread(work, lambda shipped: self._shipped(attempt, shipped), lambda error: self._not_shipped(attempt, error))
+
+    def _shipped(self, attempt: Attempt, shipped: ship.Shipped) -> None:
+        if attempt.is_unwanted:
+            self._discard(attempt)
+            return
+        attempt.phase, attempt.keeps_files = Phase.OVER, False
+        attempt.use = merged(attempt.use, Use(uploaded_bytes=shipped.uploaded_bytes))
+        for warning in shipped.warnings:
+            self._note(attempt, f"warning: {warning}")
+        self.save(attempt, "over")
+        self._out.add(attempt.key, TaskEvent.UPLOADED, is_final=True, **self._end_fields(attempt))
+
+    def _not_shipped(self, attempt: Attempt, error: BaseException) -> None:
+        if attempt.is_unwanted:
+            self._discard(attempt)
+            return
+        attempt.phase, attempt.keeps_files = Phase.OVER, True
+        text = error.message if isinstance(error, ScitqError) else str(error)
+        if not isinstance(error, (ScitqError, OSError)):
+            logger.error("task %d: upload: %s", attempt.key[0], text, exc_info=error)
+        reason = f"upload: {text}" + (f" (before that: {attempt.reason})" if attempt.reason else "")
+        self._note(attempt, f"the output could not be uploaded, and is kept on the worker: {text}")
+        self.save(attempt, "kept")
+        self.files_kept(attempt.key)
+        self._out.add(
+            attempt.key, TaskEvent.UPLOAD_FAILED, is_final=True, exit_status=attempt.exit_status, reason=reason, use=attempt.use,
+            cause="upload" if attempt.succeeded else attempt.cause,
+        )  # fmt: skip
+
+    # --- clean up --------------------------------------------------------------------------------------------------
+
+    def settled(self, key: Key) -> None:
+        """The server has the attempt's end on disk: drop what is left of it."""
+        attempt = self.attempts.get(key)
+        if attempt is not None and attempt.phase is Phase.OVER:
+            self._drop(attempt)
+
+    def forget(self, key: Key) -> None:
+        """The server does not want the attempt any more: stop it, say nothing of it, drop it."""
+        attempt = self.attempts.get(key)
+        if attempt is None:
+            return
+        attempt.is_unwanted = True
+        self._out.forget(key)
+        executor = self.executor_of(attempt)
+        match attempt.phase:
+            case Phase.FETCHING | Phase.SHIPPING | Phase.SHIPPING_FAILED:
+                attempt.cancel.cancel()
+            case Phase.STARTING | Phase.RUNNING:
+                if executor is not None:
+                    executor.freeze(key, False)
+                    executor.signal(key, signal.SIGKILL)
+            case _:
+                self._discard(attempt)
+
+    def _discard(self, attempt: Attempt) -> None:
+        attempt.phase, attempt.keeps_files = Phase.OVER, False
+        self._out.forget(attempt.key)
+        self._drop(attempt)
+        self.fill()
+
+    def _drop(self, attempt: Attempt) -> None:
+        attempt.stop_timers()
+        self.attempts.pop(attempt.key, None)
+        self.slots.drop(attempt)
+        executor = self.executor_of(attempt)
+        if executor is not None:
+            executor.release(attempt.key)
+        is_quick = attempt.is_bare and not attempt.has_lease
+        if not is_quick or not (attempt.keeps_files or _remove_empty(attempt.folders)):
+            self.in_thread(lambda: self._remove(attempt, executor), _ignore, _log_removal)
+        if not self.attempts:
+            self.became_idle()
+
+    def _remove(self, attempt: Attempt, executor: Executor | None) -> None:
+        if attempt.has_lease:
+            fetch.release(attempt.folders)
+        if attempt.keeps_files:
+            return
+        try:
+            files.remove_tree(attempt.folders.root)
+        except OSError:
+            if executor is None or attempt.is_bare:
+                raise
+            executor.fix_permissions(attempt.folders.root, attempt.assignment.spec.container)
+            files.remove_tree(attempt.folders.root)
+
+    # --- smaller things --------------------------------------------------------------------------------------------
+
+    def save(self, attempt: Attempt, stage: str) -> None:
+        """Write the journal with the log's tail; a full disk only costs the recovery."""
+        executor = self.executor_of(attempt)
+        log = self._out.log(attempt.key, attempt.folders.log)
+        try:
+            save(attempt, stage, executor.name if executor else "", clock.now_ms(), log.tail, log.size)
+        except OSError as error:
+            logger.warning("task %d: its journal can't be written: %s", attempt.key[0], error)
+
+    def _note(self, attempt: Attempt, text: str) -> None:
+        log = self._out.log(attempt.key, attempt.folders.log)
+        log.tail += note(f"scitq: {text}")
+        self._out.log_changed(attempt.key)
+
+    def _progress(self, attempt: Attempt) -> Callable[[int, int], None]:
+        last_s = 0.0
+
+        def tell(done: int, total: int) -> None:
+            nonlocal last_s
+            now_s = clock.monotonic_s()
+            if now_s - last_s >= 0.5:
+                last_s = now_s
+                self._loop.post(lambda: self._out.progress(attempt.key, done, total))
+
+        return tell
+
+    def in_thread(self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[BaseException], None]) -> None:
+        """Do `work` in a thread; one of the others is called with its outcome, in the loop."""
+
+        def run() -> None:
+            try:
+                result = work()
+            except BaseException as error:  # noqa: BLE001 - whatever it is, the loop must hear of it
+                failure = error
+                self._loop.post(lambda: failed(failure))
+                return
+            self._loop.post(lambda: done(result))
+
+        with suppress(RuntimeError):  # at the end of the agent
+            self._workers.submit(run)
+
+
+def _remove_empty(folders: TaskFolders) -> bool:
+    """Remove the folders of a task that left no file; False when there are some."""
+    try:
+        for folder in (folders.input, folders.output, folders.resource, folders.temp, folders.root):
+            folder.rmdir()
+    except OSError:
+        return False
+    return True
+
+
+def _ignore(_: object) -> None:
+    """Nothing to do."""
+
+
+def _log_removal(error: BaseException) -> None:
+    logger.warning("a task's folder can't be removed: %s", error)
