@@ -124,7 +124,7 @@ def _show(demo: Demo) -> None:
     demo.step("a server without a configuration file: it makes itself a private default")
     data = Path(demo.env["HOME"]) / ".local/share/scitq"
     demo.start("serve", "serve", "--port", str(demo.port))
-    password = data / "admin_password"
+    password = data / "admin-password"
     demo.until("the server's default", password.is_file)
 
     def log_in() -> bool:

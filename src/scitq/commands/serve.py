@@ -44,7 +44,9 @@ def _make_default(file: Path) -> None:
     try:
         files.make_private_folder(file.parent)
         files.write_atomically(password_file(file), f"{password}\n".encode(), 0o600)
-        text = sample.render(hashed_password=passwords.hash_password(password), data_dir=str(file.parent / "server"))
+        store = file.parent / "store"
+        files.make_private_folder(store)
+        text = sample.render(hashed_password=passwords.hash_password(password), data_dir=str(file.parent / "server"), store=str(store))
         files.write_atomically(file, text.encode(), 0o600)
     except OSError as error:
         raise ScitqError(f"can't write a default configuration to {file}: {error.strerror}; name one with --config") from None
