@@ -1,19 +1,22 @@
-"""What the one-file executable needs at run time: its environment undone, its folder kept (docs/install.md)."""
+"""What the one-file executable needs at run time: its environment undone, its folder kept (docs/install.md).
+
+Imported at every start, before anything else: it imports next to nothing itself.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from pathlib import Path
 
-from scitq.util import clock
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _KEPT = "SCITQ_ORIG_"
 _REFRESH_S = 43_200.0
 
 _executable: str | None = None
-_folder: Path | None = None
+_folder: str | None = None
 
 
 def settle() -> None:
@@ -30,25 +33,32 @@ def settle() -> None:
     for name in [one for one in environment if one.startswith(_KEPT)]:
         environment[name.removeprefix(_KEPT)] = environment.pop(name)
     _executable = environment.pop("SCITQ_EXECUTABLE", None)
-    folder = environment.pop("SCITQ_BUNDLE", "")
+    _folder = environment.pop("SCITQ_BUNDLE", None)
     lock = environment.pop("SCITQ_BUNDLE_LOCK", "")
-    with contextlib.suppress(OSError):
-        if lock.isdigit():
-            os.set_inheritable(int(lock), False)
-    if folder:
-        _folder = Path(folder)
-        _hold(folder)
+    if lock.isdigit():
+        _keep_from_children(int(lock))
+    if _folder is not None:
+        _hold(_folder)
+
+
+def _keep_from_children(descriptor: int) -> None:
+    try:
+        os.set_inheritable(descriptor, False)
+    except OSError:  # started by hand with a left-over variable
+        return
 
 
 def _hold(folder: str) -> None:
     """Lock the folder itself for as long as this process lives: systemd-tmpfiles leaves alone what is locked."""
     import fcntl
 
-    with contextlib.suppress(OSError):
+    try:
         fcntl.flock(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:  # a file system without locks
+        return
 
 
-def folder() -> Path | None:
+def folder() -> str | None:
     """Where the one file unpacked itself; None when not started from it."""
     return _folder
 
@@ -58,8 +68,8 @@ def own_command() -> list[str]:
     if _executable is not None and os.access(_executable, os.X_OK):
         return [_executable]
     if _folder is not None:
-        loader = next(iter(sorted(_folder.glob("ld-*.so.*"))))
-        return [str(loader), "--library-path", str(_folder / "_internal"), str(_folder / "scitq")]
+        loader = next(name for name in os.listdir(_folder) if name.startswith("ld-"))  # noqa: PTH208 - pathlib is not imported here
+        return [f"{_folder}/{loader}", "--library-path", f"{_folder}/_internal", f"{_folder}/scitq"]
     return [sys.executable] if getattr(sys, "frozen", False) else [sys.executable, "-m", "scitq"]
 
 
@@ -77,6 +87,10 @@ def load_all(*packages: str) -> None:
 
 def refresh(bundle: Path) -> None:
     """Give every file of the unpacked folder the present time, the lock file first: what is later than it counts as changed."""
+    import contextlib
+
+    from scitq.util import clock
+
     now_ns = clock.now_ms() * 1_000_000
     for path in [bundle / ".lock", *bundle.rglob("*")]:
         with contextlib.suppress(OSError):
@@ -86,10 +100,11 @@ def refresh(bundle: Path) -> None:
 def keep_fresh() -> None:
     """In a daemon started from the one file: keep the unpacked folder young, so that no sweeper of old files takes it."""
     import threading
+    from pathlib import Path
 
-    bundle = _folder
-    if bundle is None:
+    if _folder is None:
         return
+    bundle = Path(_folder)
 
     def tend() -> None:
         while not stop.wait(_REFRESH_S):
