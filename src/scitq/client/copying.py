@@ -22,7 +22,7 @@ from scitq.storage.transfer import run_parallel, whole_file
 from scitq.util import files
 
 _URI: Final = re.compile(r"[\w.+@ -]+://")
-_JOIN_S: Final = 15.0
+_END_S: Final = 15.0
 
 
 @dataclass(slots=True)
@@ -235,7 +235,11 @@ def _refuse_doubles(targets: Sequence[Path]) -> None:
 
 
 def _interruptible(work: Callable[[], Copied], cancel: Cancel) -> Copied:
-    """Run `work` in a thread, so that Ctrl-C, SIGTERM and SIGHUP reach somebody who can call it off and wait for its end."""
+    """Run `work` in a thread, so that Ctrl-C, SIGTERM and SIGHUP reach somebody who can call it off and wait for its end.
+
+    An event tells the end: a `join` that Ctrl-C interrupts takes the thread for ended (bpo-45274).
+    """
+    has_ended = threading.Event()
     results: list[Copied] = []
     errors: list[BaseException] = []
 
@@ -244,20 +248,21 @@ def _interruptible(work: Callable[[], Copied], cancel: Cancel) -> Copied:
             results.append(work())
         except BaseException as error:  # noqa: BLE001 - raised again by the main thread
             errors.append(error)
+        finally:
+            has_ended.set()
 
     def leave(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
-    thread = threading.Thread(target=run, name="copy", daemon=True)
-    thread.start()
+    threading.Thread(target=run, name="copy", daemon=True).start()
     try:
-        while thread.is_alive():
-            thread.join(0.2)
+        while not has_ended.wait(0.2):
+            pass
     except BaseException:
         cancel.cancel()
-        thread.join(_JOIN_S)
+        has_ended.wait(_END_S)
         raise
     finally:
         for number, handler in before.items():
