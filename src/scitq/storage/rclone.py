@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from scitq.errors import CancelledError, ScitqError, SourceMissingError, StorageError, TransientStorageError
 from scitq.storage.base import Cancel, Entry, Progress, Readable, ignore_progress
@@ -54,28 +54,28 @@ class RcloneStorage(OneByOne):
         yield from (entry for entry in self._list(folder, recursive=recursive, cancel=token) if entry.key.startswith(prefix))
 
     def _list(self, folder: str, *, recursive: bool, cancel: Cancel) -> Iterator[Entry]:
-        options: dict[str, Any] = {"recurse": recursive, "noMimeType": True, **self._hash_options(cancel)}
+        options: dict[str, Any] = {"recurse": recursive, "noMimeType": True, **self._hash_options(folder, cancel)}
         try:
             found = self._try(folder, cancel, "operations/list", {"remote": self._remote(folder), "opt": options})
         except SourceMissingError:
             return
         for item in found.get("list") or []:
-            entry = self._entry(item)
+            entry = self._entry(item, self._above(folder))
             if not (entry.is_folder and recursive):
                 yield entry
 
-    def _hash_options(self, cancel: Cancel) -> dict[str, Any]:
+    def _hash_options(self, key: str, cancel: Cancel) -> dict[str, Any]:
         """Ask for the one hash that this storage gives for nothing, if there is one."""
         with self._lock:
             if self._hash is None:
-                info = self._try("", cancel, "operations/fsinfo", {})
+                info = self._try(key, cancel, "operations/fsinfo", {})
                 is_slow = info.get("Features", {}).get("SlowHash", True)
                 known = [] if is_slow else [name for name in _HASHES if name in (info.get("Hashes") or [])]
                 self._hash = known[0] if known else ""
             return {"showHash": True, "hashTypes": [self._hash]} if self._hash else {}
 
-    def _entry(self, item: dict[str, Any]) -> Entry:
-        key = item["Path"] + ("/" if item["IsDir"] else "")
+    def _entry(self, item: dict[str, Any], above: str = "") -> Entry:
+        key = above + item["Path"] + ("/" if item["IsDir"] else "")
         try:
             modified_ms = int(datetime.fromisoformat(item["ModTime"]).timestamp() * 1000)
         except (KeyError, ValueError):
@@ -91,7 +91,7 @@ class RcloneStorage(OneByOne):
 
     def _stat(self, key: str, cancel: Cancel) -> Entry | None:
         try:
-            found = self._try(key, cancel, "operations/stat", {"remote": self._remote(key), "opt": self._hash_options(cancel)})
+            found = self._try(key, cancel, "operations/stat", {"remote": self._remote(key), "opt": self._hash_options(key, cancel)})
         except SourceMissingError:
             return None
         item = found.get("item")
@@ -175,7 +175,7 @@ class RcloneStorage(OneByOne):
         return entry
 
     def _copy(self, folder: str, key: str, size: int, progress: Progress, cancel: Cancel) -> None:
-        parameters = {"srcFs": f":local,copy_links:{folder}", "srcRemote": "file", "dstFs": f"{self.name}:", "dstRemote": self._remote(key)}
+        parameters = {"srcFs": f":local,copy_links:{folder}", "srcRemote": "file", "dstFs": self._fs(key), "dstRemote": self._remote(key)}
         options = {"IgnoreTimes": True, "NoUpdateModTime": True}
         with self._errors(key):
             if size <= _SMALL:
@@ -251,20 +251,28 @@ class RcloneStorage(OneByOne):
 
     def make_bucket(self, bucket: str) -> None:
         """Make the bucket, container or top folder `bucket`; what exists is fine."""
-        self._try(bucket, Cancel(), "operations/mkdir", {"remote": bucket})
+        self._try(bucket, Cancel(), "operations/mkdir", {"remote": self._remote(bucket)})
 
     def check(self, path: str = "") -> None:
         """See Storage."""
         bucket = path.partition("/")[0]
-        self._try(bucket, Cancel(), "operations/list", {"remote": bucket, "opt": {"noModTime": True, "noMimeType": True}})
+        self._try(bucket, Cancel(), "operations/list", {"remote": self._remote(bucket), "opt": {"noModTime": True, "noMimeType": True}})
 
     def close(self) -> None:
         """See Storage; the daemon is closed by who made it."""
 
+    def _fs(self, key: str) -> str:  # noqa: ARG002 - storages without an entry look at it
+        """What rclone calls the storage that holds `key`."""
+        return f"{self.name}:"
+
+    def _above(self, key: str) -> str:  # noqa: ARG002 - see _fs
+        """The part of `key` that rclone counts to the storage and not to the path."""
+        return ""
+
     def _remote(self, key: str) -> str:
         if {"..", "."} & set(key.split("/")) or "\0" in key:
             raise StorageError(f"{self.uri(key)!r}: . and .. can't be names here")
-        return key.rstrip("/")
+        return key[len(self._above(key)) :].rstrip("/")
 
     def _require_file_key(self, key: str) -> None:
         if not key or key.endswith("/"):
@@ -272,14 +280,14 @@ class RcloneStorage(OneByOne):
 
     def _served(self, key: str) -> str:
         try:
-            return quote(f"/[{self.name}:]/{self._remote(key)}")
+            return quote(f"/[{self._fs(key)}]/{self._remote(key)}")
         except UnicodeEncodeError:
             raise StorageError(f"{self.uri(key)!r}: the name is not valid UTF-8") from None
 
     def _try(self, key: str, cancel: Cancel, method: str, parameters: dict[str, Any]) -> dict[str, Any]:
         def attempt() -> dict[str, Any]:
             with self._errors(key):
-                return self._daemon.call(method, {"fs": f"{self.name}:", **parameters}, cancel=cancel)
+                return self._daemon.call(method, {"fs": self._fs(key), **parameters}, cancel=cancel)
 
         return with_retries(attempt, cancel=cancel, tries=TRIES)
 
@@ -298,3 +306,32 @@ class RcloneStorage(OneByOne):
             if str(error).startswith(f"{self.name}://"):
                 raise
             raise TransientStorageError(f"{self.uri(key)}: {error}") from error
+
+
+class FtpStorage(RcloneStorage):
+    """`ftp://[user:password@]host[:port]/path`, without an entry in scitq.yaml; anonymous by default."""
+
+    def __init__(self, daemon: RcloneDaemon) -> None:
+        super().__init__("ftp", daemon)
+        self._known: dict[str, str] = {}
+
+    def uri(self, key: str) -> str:
+        """See Storage; a password is left out."""
+        authority, slash, path = key.partition("/")
+        return f"ftp://{authority.rpartition('@')[2]}{slash}{path}"
+
+    def _above(self, key: str) -> str:
+        return key.partition("/")[0] + "/"
+
+    def _fs(self, key: str) -> str:
+        authority = key.partition("/")[0]
+        if authority not in self._known:
+            login, _, address = authority.rpartition("@")
+            host, _, port = address.partition(":")
+            user, _, password = login.partition(":")
+            clear = unquote(password) if user else "anonymous@"
+            obscured = self._daemon.call("core/obscure", {"clear": clear}, cancel=Cancel())["obscured"]
+            options = {"host": host, "port": port or "21", "user": unquote(user) or "anonymous", "pass": obscured}
+            quoted = (f'{name}="{value.replace(chr(34), chr(34) * 2)}"' for name, value in options.items())
+            self._known[authority] = f":ftp,{','.join(quoted)}:"
+        return self._known[authority]

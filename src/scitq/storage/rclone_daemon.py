@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -79,17 +80,21 @@ class RcloneDaemon:
 
     @contextmanager
     def _exchange(self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, cancel: Cancel) -> Iterator[Reply]:
-        self._start(cancel)
+        process, origin, common = self._started(cancel)
         try:
-            with self._wire.exchange(self._origin, method, target, {**self._headers, **headers}, body, cancel=cancel) as reply:
+            with self._wire.exchange(origin, method, target, {**common, **headers}, body, cancel=cancel) as reply:
                 yield reply
-        except FileNotFoundError as error:
-            raise ConnectionBrokenError("rclone has ended") from error
+        except (ConnectionBrokenError, FileNotFoundError) as error:
+            with self._lock:
+                if self._process is process and not _accepts(origin):
+                    self._stop()
+            raise ConnectionBrokenError(f"rclone: {error}") from error
 
-    def _start(self, cancel: Cancel) -> None:
+    def _started(self, cancel: Cancel) -> tuple[subprocess.Popen[bytes], Origin, dict[str, str]]:
+        """The running child, where it listens and what every request to it says."""
         with self._lock:
             if self._process is not None and self._process.poll() is None:
-                return
+                return self._process, self._origin, self._headers
             self._stop()
             program = find_rclone()
             folder = _private_folder()
@@ -112,6 +117,7 @@ class RcloneDaemon:
             self._await_answer(program, cancel)
             for name, settings in self._entries.items():
                 self._declare(name, settings, cancel)
+            return self._process, self._origin, self._headers
 
     def _await_answer(self, program: str, cancel: Cancel) -> None:
         deadline = clock.monotonic_s() + START_TIMEOUT_S
@@ -164,6 +170,15 @@ class RcloneDaemon:
         """End the child and remove its socket; a later call begins anew."""
         with self._lock:
             self._stop()
+
+
+def _accepts(origin: Origin) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(origin.host)
+        except OSError:
+            return False
+    return True
 
 
 def find_rclone() -> str:

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scitq.errors import UsageError
-from scitq.model.uri import Uri
+from scitq.model.uri import WEB_SCHEMES, Uri
 from scitq.storage.base import Storage
 from scitq.storage.local import LocalStorage
-from scitq.storage.rclone import RcloneStorage
+from scitq.storage.rclone import FtpStorage, RcloneStorage
 from scitq.storage.rclone_daemon import RcloneDaemon
 from scitq.storage.s3 import S3Storage
 from scitq.storage.s3_config import KNOWN_OPTIONS, S3Config
+from scitq.storage.web import WebStorage
 
 BUILT_IN = ("file", "ftp", "http", "https")
 Settings = Mapping[str, str]
@@ -74,6 +75,10 @@ class Storages:
             return open_storage(scheme, self._entries[scheme], self._daemon)
         if scheme == "file":
             return LocalStorage("file", Path("/"), self._file_folders)
+        if scheme in WEB_SCHEMES:
+            return WebStorage(scheme)
+        if scheme == "ftp":
+            return FtpStorage(self._daemon)
         raise UsageError(f"no storage is named {scheme!r}; known are {', '.join(self.names)}")
 
     def close(self) -> None:
