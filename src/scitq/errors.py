@@ -133,7 +133,7 @@ class ProviderError(ScitqError):
 
 def _tree(root: type[ScitqError]) -> dict[str, type[ScitqError]]:
     found = {root.code: root}
-    for child in root.__subclasses__():
+    for child in (each for each in root.__subclasses__() if "code" in vars(each)):
         found |= _tree(child)
     return found
 

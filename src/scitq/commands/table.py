@@ -62,6 +62,7 @@ COMMANDS: tuple[Command, ...] = (
     _command("task edit", "Change tasks that no worker has yet."),
     _command("task delete", "Remove ended tasks with their logs."),
     # Workflows and steps
+    _command("workflow run", "Make a whole workflow from a file, or go on with it."),
     _command("workflow create", "Create an open workflow; its tasks wait until it is finalized."),
     _command("workflow list", "List workflows, newest first."),
     _command("workflow show", "Show a workflow and its steps."),
