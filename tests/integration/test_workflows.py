@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.lib.site import Ran, Site, wait_until
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/workflows.md"
@@ -173,7 +172,9 @@ def test_parameters_are_shown_and_read_from_files(site: Site) -> None:
     assert "the parameter reads is required" in missing.err
     assert "the parameter results is required" in missing.err
     (site.folder / "people.txt").write_text("Zoe\nYann\n")
-    listed = site.ok(["workflow", "run", str(example(site, "greet.yaml")), "--param", f"people=@{site.folder / 'people.txt'}", "--dry-run", "--quiet"])
+    listed = site.ok(
+        ["workflow", "run", str(example(site, "greet.yaml")), "--param", f"people=@{site.folder / 'people.txt'}", "--dry-run", "--quiet"]
+    )
     assert listed.out.split() == ["hello.Zoe", "hello.Yann", "count"]
 
 
