@@ -25,7 +25,7 @@ from scitq.broker.providers.base import (
     QuotaError,
     Settings,
 )
-from scitq.broker.providers.local import LocalProvider
+from scitq.broker.providers.local import FLAVOR, LocalProvider
 from scitq.errors import ProviderError
 from scitq.model.flavor import Flavor
 from scitq.util import clock, files, units
@@ -222,7 +222,8 @@ class FakeProvider:
 
         machine = self._in_cloud(act)
         if self._agents is not None and machine.state is not MachineState.GONE:
-            self._agents.create(request)
+            here = msgspec.structs.replace(request.flavor, name=FLAVOR)
+            self._agents.create(msgspec.structs.replace(request, flavor=here))
         return machine
 
     def find(self, names: Collection[str] | None = None) -> list[Machine]:

@@ -20,12 +20,14 @@ from typing import Any
 import psutil
 
 from scitq.broker.providers.base import (
+    FlavorUnusableError,
     Machine,
     MachineRequest,
     MachineState,
     ProviderContext,
     Settings,
     agent_arguments,
+    words_of,
 )
 from scitq.errors import ProviderError
 from scitq.model.flavor import Flavor
@@ -36,6 +38,7 @@ ENV_PROVIDER = "SCITQ_MACHINE_PROVIDER"
 """The marks; the children of an agent carry them too, its tasks do not."""
 _STOP_S = 20.0
 REGION = "local"
+FLAVOR = "local"
 
 
 class LocalProvider:
@@ -73,12 +76,14 @@ class LocalProvider:
         disk_gb = round(shutil.disk_usage(self._folder).total / 1e9, 1)
         return [
             Flavor(
-                provider=self.name, region=self.default_region, name="local", cpus=cpus, mem_gib=mem_gib, disk_gb=disk_gb, cost=self._cost
+                provider=self.name, region=self.default_region, name=FLAVOR, cpus=cpus, mem_gib=mem_gib, disk_gb=disk_gb, cost=self._cost
             )
         ]
 
     def create(self, request: MachineRequest) -> Machine:
         """Start the agent, unless one of this name lives."""
+        if request.flavor.name != FLAVOR:
+            raise FlavorUnusableError(f"{self.name}: there is one flavor here, {FLAVOR}, and no {request.flavor.name}")
         folder = self._folder / request.name
         try:
             files.make_private_folder(folder)
@@ -135,12 +140,20 @@ class LocalProvider:
         return found
 
     def find(self, names: Collection[str] | None = None) -> list[Machine]:
-        """The agents of this server that live."""
-        return [
+        """The agents of this server: those that live, and those that have ended by themselves, with their last words."""
+        marked = self._marked()
+        found = [
             Machine(name=name, state=MachineState.RUNNING, provider_id=str(processes[0].pid), addresses=("127.0.0.1",))
-            for name, processes in sorted(self._marked().items())
+            for name, processes in sorted(marked.items())
             if names is None or name in names
         ]
+        for folder in sorted(self._folder.glob(f"{self._mark}*")):
+            if folder.name not in marked and (names is None or folder.name in names) and (folder / "agent.log").is_file():
+                with (folder / "agent.log").open("rb") as log:
+                    log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
+                    said = words_of(log.read(), "its agent ended without a word")
+                found.append(Machine(name=folder.name, state=MachineState.GONE, message=said))
+        return found
 
     def delete(self, name: str) -> None:
         """Ask the agent to end, kill what is left after the grace, and remove its folder."""
