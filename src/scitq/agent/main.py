@@ -42,7 +42,7 @@ from scitq.protocol.messages.agent import (
     Stats,
 )
 from scitq.protocol.registry import Reply
-from scitq.util import clock, files
+from scitq.util import bundle, clock, files
 from scitq.util import log as logs
 
 logger = logging.getLogger(__name__)
@@ -172,6 +172,7 @@ class Agent:
         self._beat()
         if not self._was_ready:
             self._was_ready = True
+            bundle.keep_fresh("scitq.agent", "scitq.storage", "scitq.protocol")
             logger.info("ready: worker %d of %s, %d tasks at once", told.worker_id, self._options.server, told.concurrency)
         self._runner.fill()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from scitq.commands import arguments
 from scitq.commands.context import Context
 from scitq.errors import EXIT_OK, ScitqError, UsageError
-from scitq.util import clock, files, proc
+from scitq.util import bundle, clock, files, proc
 
 if TYPE_CHECKING:
     from scitq.broker.main import Ready
@@ -158,6 +158,7 @@ def run(context: Context) -> int:
         file = _announce(ready, config_file)
         if file is not None:
             announced.append(file)
+        bundle.keep_fresh("scitq.broker", "scitq.storage", "scitq.protocol")
         print(f"scitq server ready on {Address(ready.host, ready.port)}, data in {ready.data_folder}", file=sys.stderr, flush=True)
 
     try:

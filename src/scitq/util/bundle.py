@@ -75,13 +75,14 @@ def own_command() -> list[str]:
 
 def load_all(*packages: str) -> None:
     """Import every module of these packages, so that a daemon does not read its files again when they may have been replaced."""
+    import contextlib
     import importlib
     import pkgutil
 
     for name in packages:
         package = importlib.import_module(name)
         for module in pkgutil.walk_packages(package.__path__, name + "."):
-            if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):  # told when it is used
                 importlib.import_module(module.name)
 
 
@@ -97,8 +98,11 @@ def refresh(bundle: Path) -> None:
             os.utime(path, ns=(now_ns, now_ns), follow_symlinks=False)
 
 
-def keep_fresh() -> None:
-    """In a daemon started from the one file: keep the unpacked folder young, so that no sweeper of old files takes it."""
+def keep_fresh(*packages: str) -> None:
+    """In a daemon started from the one file: import all of `packages` now, and keep the unpacked folder young for ever.
+
+    In a thread of its own; to be called when the daemon is ready, and after it has forked what it forks.
+    """
     import threading
     from pathlib import Path
 
@@ -107,9 +111,10 @@ def keep_fresh() -> None:
     bundle = Path(_folder)
 
     def tend() -> None:
+        load_all(*packages)
+        refresh(bundle)
         while not stop.wait(_REFRESH_S):
             refresh(bundle)
 
     stop = threading.Event()
-    refresh(bundle)
     threading.Thread(target=tend, name="bundle", daemon=True).start()
