@@ -52,8 +52,8 @@ class TaskFolders:
         return self.root / "state.json"
 
     def make(self) -> None:
-        """Make all folders. Any user of a container may write into them; `root` itself is closed to others."""
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o711)
+        """Make all folders. Any user of a container may write into them; `root` itself is closed to other accounts."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
         for folder in (self.input, self.output, self.resource, self.temp):
             folder.mkdir(exist_ok=True)
 

@@ -63,7 +63,6 @@ def run(options: AgentOptions) -> int:
     """
     logs.set_up(options.log_level)
     files.make_private_folder(options.work_dir)
-    options.work_dir.chmod(0o711)
     lock = _lock(options.work_dir)
     if lock is None:
         logger.error("another agent works in %s; give this one its own --work-dir", options.work_dir)

@@ -72,7 +72,7 @@ class Runner:
         self.became_idle: Callable[[], None] = lambda: None
         self.files_kept: Callable[[Key], None] = lambda _: None
         self.tasks_folder = surroundings.work_dir / "tasks"
-        self.tasks_folder.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self.tasks_folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     @property
     def _out(self) -> Outbox:
@@ -137,7 +137,8 @@ class Runner:
         assert executor is not None
         if not attempt.is_bare:
             executor.prepare(spec.container, self.around.registries, cancel)
-            for folder in (attempt.folders.input, attempt.folders.output, attempt.folders.temp):
+            attempt.folders.temp.chmod(0o1777)
+            for folder in (attempt.folders.input, attempt.folders.output):
                 folder.chmod(0o777)  # a container's user can be anybody; root of the task is closed to other accounts
         if spec.inputs or spec.resources:
             prepared = fetch.prepare(attempt.assignment, attempt.folders, data, self._progress(attempt), cancel)
