@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import struct
 import sys
 from collections.abc import Callable
@@ -177,7 +176,7 @@ class Link:
         assert self._socket is not None
         assert self._monitor is not None
         patience_s = self._limit_s if patience_s is None else patience_s
-        request_id = secrets.token_hex(12)
+        request_id = os.urandom(12).hex()
         frame = envelope.pack(kind, request_id, token, body)
         self._socket.send(frame, copy=False)
         deadline = clock.monotonic_s() + reply_s

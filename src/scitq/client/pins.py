@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from pathlib import Path
 
 from scitq.client.locate import Address
 from scitq.errors import UsageError
-from scitq.util import files, paths
+from scitq.util import paths
 
 SITE_FILE = Path("/etc/scitq/known_servers")
 _Z85 = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#")
@@ -26,6 +25,8 @@ def is_key(text: str) -> bool:
 
 def fingerprint(key: str) -> str:
     """A short form of `key` for people to compare."""
+    import hashlib
+
     digest = hashlib.sha256(key.encode()).hexdigest()
     return "SHA256:" + ":".join(digest[i : i + 4] for i in range(0, 32, 4))
 
@@ -60,6 +61,8 @@ def find(address: Address) -> tuple[str, str] | None:
 
 def add(address: Address, key: str) -> Path | None:
     """Pin `key`; returns the file, or None when it can't be written (a read-only home)."""
+    from scitq.util import files
+
     file = user_file()
     try:
         files.make_private_folder(file.parent)

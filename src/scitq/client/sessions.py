@@ -7,13 +7,12 @@ stands for the leader then.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from pathlib import Path
 
 from scitq.client.locate import Address, process_started
-from scitq.util import files, paths
+from scitq.util import paths
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -38,6 +37,8 @@ def folder() -> Path:
 
 def file_for(address: Address) -> Path | None:
     """The file of this terminal session for the server at `address`; None when the session has no name."""
+    import hashlib
+
     session = _session()
     if session is None:
         return None
@@ -66,6 +67,8 @@ def read(address: Address) -> str | None:
 
 def write(address: Address, token: str) -> bool:
     """Leave `token` for this terminal session; False when there is no safe place for it."""
+    from scitq.util import files
+
     file = file_for(address)
     if file is None:
         return False

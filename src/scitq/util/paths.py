@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
+
+
+def _temporary() -> Path:
+    import tempfile  # brings compression libraries along, which no quick command needs
+
+    return Path(tempfile.gettempdir())
 
 
 def _home() -> Path | None:
@@ -17,7 +22,7 @@ def _base(variable: str, under_home: str) -> Path:
     if named and Path(named).is_absolute():
         return Path(named)
     home = _home()
-    return home / under_home if home else Path(tempfile.gettempdir()) / f"scitq-{os.getuid()}" / under_home
+    return home / under_home if home else _temporary() / f"scitq-{os.getuid()}" / under_home
 
 
 def config_folder() -> Path:
@@ -48,5 +53,5 @@ def runtime_folder() -> Path:
         if candidate.is_dir() and os.access(candidate, os.W_OK) and candidate.stat().st_uid == os.getuid():
             return candidate / "scitq"
     shared = Path("/dev/shm")  # noqa: S108 - a folder of ours, 0700 and checked, is made in it
-    base = shared if os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+    base = shared if os.access(shared, os.W_OK) else _temporary()
     return base / f"scitq-{os.getuid()}"

@@ -1,0 +1,283 @@
+"""What users do with tasks that run: contract CRE, HID, RTY, LOG and the exit of waits, with a real worker for bare tasks."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import time
+
+import pytest
+from tests.lib.site import Site, wait_until
+from tests.lib.terminal import Terminal
+
+pytestmark = pytest.mark.xdist_group("cli_tasks")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, scitq_argv):
+    with Site(tmp_path_factory.mktemp("tasks"), scitq_argv) as site:
+        site.agent(concurrency=4)
+        yield site
+
+
+def wait_and_read(site: Site, task: int) -> str:
+    site.run(f"task wait --id {task}")
+    return site.ok(f"task output --id {task}").out
+
+
+def test_cre_05_the_hello_world_of_the_guide(site):
+    task = site.create('echo "hello world"')
+    assert site.wait_status(task, "SF") == "S"
+    assert wait_and_read(site, task) == "hello world\n"
+
+
+def test_cre_06_nothing_is_interpreted_without_a_shell(site):
+    assert wait_and_read(site, site.create('echo "hello world"|tr "h" "H"')) == "hello world|tr h H\n"
+    assert wait_and_read(site, site.create("echo '*' ~ '#' '$HOME' '>' '&&' ';'")) == "* ~ # $HOME > && ;\n"
+
+
+def test_cre_07_a_shell_interprets(site):
+    assert wait_and_read(site, site.create('echo "hello world"|tr "h" "H"', "--shell sh")) == "Hello world\n"
+
+
+def test_cre_08_python(site):
+    assert (
+        wait_and_read(site, site.create("print('Hello world')\nprint('Python rules!')", "--shell python3"))
+        == "Hello world\nPython rules!\n"
+    )
+
+
+def test_cre_10_long_commands(site):
+    task = site.ok(
+        ["task", "create", "--container", "bare", "--script", "-"], stdin="#!/bin/sh\n" + "# 0123456789abcdef\n" * 55_000 + "echo long\n"
+    ).id
+    assert wait_and_read(site, task) == "long\n"
+
+
+def test_cre_11_the_exit_status_is_kept(site):
+    tasks = {status: site.create(f"exit {status}", "--shell sh") for status in (0, 3, 127)}
+    for status, task in tasks.items():
+        assert site.wait_status(task, "SF") == ("S" if status == 0 else "F")
+        assert site.show(task)["row"]["exit_status"] == status
+    assert "no such program" in site.ok(f"task show --id {tasks[127]}").out
+
+
+def test_a_task_finds_its_array_and_environment(site):
+    words = ["task", "create", "--container", "bare", "--shell", "sh", "--env", "COLOUR=blue", "--each-line", "-", "--wait"]
+    command = 'echo "$SCITQ_ARRAY_INDEX $SCITQ_ITEM $COLOUR $SCITQ_TASK_ID"'
+    made = site.ok([*words, "--command", command], stdin="first\nsecond one\n")
+    for index, (task, item) in enumerate(zip(made.ids, ("first", "second one"), strict=True), 1):
+        assert site.output(task) == f"{index} {item} blue {task}\n"
+
+
+def test_waits_say_how_it_ended(site):
+    good, bad = site.create("true"), site.create("false")
+    site.ok(f"task wait --id {good}")
+    ran = site.fails(f"task wait --id {good},{bad}", 10)
+    assert ran.out == ""
+    assert str(bad) in ran.err
+    slow = site.create("sleep 300")
+    site.ok(f"task wait --any --id {good} --id {slow}")
+    site.fails(f"task wait --id {slow} --timeout 0.2", 124)
+    site.ok(f"task kill --id {slow}")
+    site.fails(f"task wait --id {slow}", 10)
+    assert site.show(slow)["row"]["status"] == "F"
+    assert site.ok("task create --container bare --command true --wait").id > slow
+    assert site.fails("task create --container bare --command false --wait", 10).id
+
+
+def test_waiting_shows_progress_on_a_terminal_only(site):
+    task = site.create("true", "--hold")
+    with Terminal([*site.argv, "task", "wait", "--id", str(task)], site.environment) as terminal:
+        terminal.expect("0/1")
+        site.ok(f"task resume --id {task}")
+        assert terminal.end() == (0, "")
+    assert site.ok(f"task wait --id {task}").err == ""
+
+
+def test_log_01_both_streams_in_order(site):
+    task = site.create("echo one; echo two >&2; echo three", "--shell sh")
+    assert sorted(wait_and_read(site, task).splitlines()) == ["one", "three", "two"]
+    assert site.ok(f"task output --id {task} --stdout").out == "one\nthree\n"
+    assert site.ok(f"task output --id {task} --stderr").out == "two\n"
+    task = site.create("for i in 1 2 3; do echo o$i; sleep 0.2; echo e$i >&2; sleep 0.2; done", "--shell sh")
+    assert wait_and_read(site, task) == "o1\ne1\no2\ne2\no3\ne3\n"
+
+
+def test_log_02_following_to_any_end(site):
+    for command, status in (("echo a; sleep 1; echo b", "S"), ("echo a; sleep 1; echo b; exit 4", "F")):
+        task = site.create(command, "--shell sh")
+        assert site.ok(f"task output --id {task} --follow").out == "a\nb\n"
+        assert site.status_of(task) == status
+    task = site.create("echo begun; sleep 300", "--shell sh")
+    following = site.start(f"task output --id {task} --follow")
+    assert following.stdout is not None
+    assert following.stdout.readline() == b"begun\n"
+    site.ok(f"task kill --id {task}")
+    following.communicate(timeout=60)
+    assert following.returncode == 0
+    assert site.fails(f"task wait --id {site.create('echo x; exit 5', '--shell sh')} --follow", 10).out == "x\n"
+
+
+def test_log_03_odd_output(site):
+    script = (
+        "import sys, os\n"
+        "out = sys.stdout.buffer\n"
+        "out.write(b'x' * (1 << 20) + b'\\n')\n"
+        "out.write(bytes(range(256)) + b'\\r' * 1000)\n"
+        "for i in range(100000): out.write(b'%d\\n' % i)\n"
+        "out.write(b'no newline')\n"
+    )
+    expected = b"x" * (1 << 20) + b"\n" + bytes(range(256)) + b"\r" * 1000 + b"".join(b"%d\n" % i for i in range(100000)) + b"no newline"
+    task = site.create(script, "--shell python3")
+    site.ok(f"task wait --id {task}")
+    raw = site.ok(f"task output --id {task} --stdout").raw
+    assert len(raw) == len(expected)
+    assert hashlib.sha256(raw).digest() == hashlib.sha256(expected).digest()
+
+
+def test_log_04_tail(site):
+    task = site.create("for i in $(seq 100); do echo line $i; done", "--shell sh")
+    site.ok(f"task wait --id {task}")
+    assert site.ok(f"task output --id {task} --tail 2").out == "line 99\nline 100\n"
+    assert site.ok(f"task output --id {task} --tail 0").out == ""
+    assert len(site.ok(f"task output --id {task} --tail 1000").out.splitlines()) == 100
+
+
+def test_log_05_a_log_outlives_the_server(site):
+    task = site.create("echo kept")
+    site.ok(f"task wait --id {task}")
+    site.restart_server()
+    assert site.ok(f"task output --id {task}").out == "kept\n"
+
+
+def test_log_06_why_it_failed_before_running_is_shown(site):
+    task = site.create("/no/such/program")
+    assert site.wait_status(task, "SF") == "F"
+    assert "/no/such/program" in site.ok(f"task output --id {task}").out + site.show(task)["row"]["reason"]
+
+
+def test_log_08_the_exit_status_is_not_the_tasks(site):
+    task = site.create("exit 9", "--shell sh")
+    site.wait_status(task, "F")
+    site.ok(f"task output --id {task}")
+
+
+def test_hid_02_a_retry_hides_and_makes_anew(site):
+    old = site.create("echo tried; exit 3", "--shell sh --name again")
+    assert site.wait_status(old, "SF") == "F"
+    before = site.show(old)
+    new = site.ok(f"task retry --id {old}").id
+    assert site.wait_status(new, "SF") == "F"
+    after = site.show(old)
+    assert (after["row"]["status"], after["row"]["exit_status"], after["changes"]) == ("F", 3, before["changes"])
+    assert site.ok(f"task output --id {old}").out == "tried\n"
+    assert [row["id"] for row in site.tasks("--name again")] == [new]
+    assert {row["id"] for row in site.tasks("--name again --show-hidden")} == {old, new}
+
+
+def test_rty_02_success_needs_force(site):
+    task = site.create("true")
+    site.wait_status(task, "S")
+    refused = site.fails(f"task retry --id {task}", 6)
+    assert "--force" in refused.err
+    assert site.ok(f"task retry --id {task} --force").id > task
+
+
+def test_rty_04_retries_stop_at_success_or_at_the_end(site, tmp_path):
+    counter = tmp_path / "count"
+    command = f'echo x >> {counter}; test "$(wc -l < {counter})" -ge 3'
+    task = site.create(command, "--shell sh --retry 5 --name counted")
+    site.ok(f"task wait --id {task}")
+    assert counter.read_text() == "x\n" * 3
+    chain = site.show(task)["chain"]
+    assert len(chain) == 3
+    assert [site.status_of(one) for one in chain] == ["F", "F", "S"]
+    counter.unlink()
+    task = site.create(f"echo x >> {counter}; exit 1", "--shell sh --retry 2")
+    site.fails(f"task wait --id {task}", 10)
+    assert counter.read_text() == "x\n" * 3
+    task = site.create("exit 3", "--shell sh --retry 2 --retry-on exit:75")
+    site.fails(f"task wait --id {task}", 10)
+    assert len(site.show(task)["chain"]) == 1
+
+
+def test_killing_stopping_freezing(site):
+    task = site.create("trap 'echo asked; exit 7' TERM; echo up; while :; do sleep 0.1; done", "--shell sh")
+    wait_until(lambda: "up" in site.ok(f"task output --id {task}").out, "the trap")
+    site.ok(f"task suspend --id {task}")
+    assert site.wait_status(task, "Z") == "Z"
+    site.ok(f"task resume --id {task}")
+    assert site.wait_status(task, "R") == "R"
+    site.ok(f"task stop --id {task} --reason 'enough of it'")
+    assert site.wait_status(task, "SF") == "F"
+    assert "asked" in site.ok(f"task output --id {task}").out
+    task = site.create("sleep 300")
+    site.wait_status(task, "R")
+    site.ok(f"task cancel --id {task}")
+    assert site.wait_status(task, "FX") == "F"
+    assert "kill" in site.show(task)["row"]["reason"] or "cancel" in site.show(task)["row"]["reason"]
+
+
+def test_a_time_limit_ends_a_task(site):
+    task = site.create("sleep 300", "--time-limit 1s")
+    assert site.wait_status(task, "SF") == "F"
+    assert "time limit" in site.show(task)["row"]["reason"]
+
+
+def test_max_fails_cancels_the_rest_of_an_array(site):
+    ran = site.fails(
+        ["task", "create", "--container", "bare", "--command", "false", "--array", "1-200%2", "--max-fails", "3", "--wait"], 10
+    )
+    statuses = [row["status"] for row in site.tasks(f"--id {ran.ids[0]}-{ran.ids[-1]} --limit 0")]
+    assert len(statuses) == 200
+    assert set(statuses) == {"F", "X"}
+    assert 3 <= statuses.count("F") < 50
+
+
+def test_what_a_task_used_is_kept(site):
+    task = site.create("x = bytearray(60 << 20); print(sum(range(2000000)))", "--shell python3")
+    assert site.wait_status(task, "SF") == "S"
+    shown = site.show(task)
+    assert shown["use"]["cpu_s"] > 0
+    assert shown["use"]["peak_memory_bytes"] > 30 << 20
+    assert "R" in shown["state_ms"]
+    assert [change["status"] for change in shown["changes"]][-1] == "S"
+
+
+def test_a_task_that_fits_no_worker_says_so(site):
+    task = site.create("true", "--cpus 5000")
+    explained = site.ok(f"task explain --id {task}").out
+    assert "5000" in explained
+    site.ok(f"task cancel --id {task}")
+
+
+def test_workers_are_listed_changed_and_drained(site):
+    (row,) = [row for row in site.workers() if row["status"] == "ready"]
+    worker = row["id"]
+    assert row["concurrency"] == 4
+    assert row["hardware"]["cpus"] >= 1
+    site.ok(f"worker update --worker-id {worker} --concurrency 2 --prefetch 1")
+    wait_until(lambda: site.workers()[0]["prefetch"] == 1, "the new prefetch")
+    assert "slots:" in site.ok(f"worker show --worker-id {worker}").out
+    wait_until(lambda: site.ok(f"worker stats --worker-id {worker} --json").json[0]["stats"], "the worker's figures")
+    assert site.ok(f"worker events --worker-id {worker} --json").json
+    site.ok(f"worker drain --worker-id {worker}")
+    task = site.create("true")
+    time.sleep(0.5)
+    assert site.status_of(task) == "P"
+    site.ok(f"worker resume --worker-id {worker}")
+    assert site.wait_status(task, "S") == "S"
+    site.ok(f"worker update --worker-id {worker} --concurrency 4 --prefetch 0")
+    site.fails("worker show --worker-id 999", 5)
+    site.fails("worker drain --worker-id 999", 5)
+
+
+def test_a_pipe_takes_output_as_it_comes(site):
+    task = site.create("yes | head -c 3000000", "--shell sh")
+    site.ok(f"task wait --id {task}")
+    script = f"{' '.join(site.argv)} task output --id {task} | head -1"
+    done = subprocess.run(["sh", "-c", script], env=site.environment, capture_output=True, check=False)
+    assert done.stdout == b"y\n"
+    assert done.stderr == b""
+    assert site.ok(f"task output --id {task} --stdout").raw == b"y\n" * 1_500_000
