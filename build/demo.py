@@ -161,6 +161,10 @@ def _show(demo: Demo) -> None:
 
     demo.step("their states, as they change")
     _watch(demo, ids)
+    print("\nall that happened, in milliseconds since each was created:")
+    for one in ids:
+        changes = json.loads(demo.scitq("task", "show", "--id", one, "--json", shown=False))[0]["changes"]
+        print(f"  task {one}: " + " → ".join(f"{change['status']} {change['at_ms'] - changes[0]['at_ms']}" for change in changes))
     print()
     print(demo.scitq("task", "list"))
 

@@ -82,13 +82,10 @@ def latency(argv: Sequence[str], scale: float) -> None:
             begin = time.monotonic()
             number = site.scitq("task", "create", "--container", "bare", "--command", "true", "--wait", "--quiet").split()[0]
             whole.append(time.monotonic() - begin)
-            shown = json.loads(site.scitq("task", "show", "--id", number, "--json"))
-            task = shown[0] if isinstance(shown, list) else shown
-            if task.get("started_ms") and task.get("created_ms"):
-                waits.append((task["started_ms"] - task["created_ms"]) / 1000)
+            task = json.loads(site.scitq("task", "show", "--id", number, "--json"))[0]["row"]
+            waits.append((task["started_ms"] - task["created_ms"]) / 1000)
         rows = [["`task create --wait`, start to end of the command", ms(middle(whole)), ms(high(whole))]]
-        if waits:
-            rows.insert(0, ["created to started", ms(middle(waits)), ms(high(waits))])
+        rows.insert(0, ["created to started", ms(middle(waits)), ms(high(waits))])
         show(f"Latency of one task on an idle system ({samples} tasks)", ["", "median", "99%"], rows)
 
 
