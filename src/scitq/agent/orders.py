@@ -6,18 +6,15 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+from scitq.agent import checking
 from scitq.agent.attempt import Attempt, Phase, Saved, restored
-from scitq.agent.data import open_cache, open_storages
+from scitq.agent.data import open_cache
 from scitq.agent.keeper.messages import Key
 from scitq.agent.outbox import Outbox
 from scitq.agent.runner import Runner
-from scitq.errors import ScitqError, UsageError
 from scitq.model.lifecycle import TaskEvent
-from scitq.model.uri import Uri
 from scitq.protocol.messages.agent import AgentAnswer, Order
-from scitq.storage.base import Cancel
-from scitq.storage.resolve import resolve
-from scitq.util import clock, files
+from scitq.util import files
 
 logger = logging.getLogger(__name__)
 
@@ -115,16 +112,4 @@ class Orders:
             case "cache_clear":
                 return open_cache(around.work_dir, around.settings).clear()
             case _:
-                return self._check(str(order.value or ""))
-
-    def _check(self, text: str) -> dict[str, object]:
-        uri = Uri.parse(text, may_be_root=True)
-        begun_s = clock.monotonic_s()
-        try:
-            found = resolve(open_storages(self._runner.around.data).get(uri.scheme), uri, cancel=Cancel())
-        except UsageError:
-            raise
-        except ScitqError as error:
-            return {"ok": False, "message": error.message, "seconds": round(clock.monotonic_s() - begun_s, 3)}
-        size = sum(max(source.size, 0) for source in found)
-        return {"ok": True, "files": len(found), "bytes": size, "seconds": round(clock.monotonic_s() - begun_s, 3)}
+                return checking.check(str(order.value or ""), around.data)

@@ -31,6 +31,7 @@ GROUPS: dict[tuple[str, ...], str] = {
     ("provider",): "Where machines come from: this host, Slurm, clouds.",
     ("recruiter",): "What brings workers to steps, and sends them away.",
     ("job",): "Slow operations on providers.",
+    ("worker", "cache"): "The shared resources that a worker keeps.",
     ("file",): "Files on the storages, without holding their secrets.",
     ("user",): "Who may log in.",
     ("user", "token"): "Tokens, for example for cron.",
@@ -92,7 +93,8 @@ COMMANDS: tuple[Command, ...] = (
     _command("worker resume", "Give drained workers tasks again.", "worker_act"),
     _command("worker delete", "Delete workers; tasks that run on them are interrupted.", "worker_act"),
     _command("worker deploy", "Have machines made by a provider."),
-    _command("worker cache", "List or clear the shared resources that a worker keeps."),
+    _command("worker cache list", "List the shared resources that a worker keeps.", "worker_cache"),
+    _command("worker cache clear", "Remove the shared resources that no task of a worker uses.", "worker_cache"),
     # Files
     _command("file copy", "Copy files between this machine and the storages, or among storages."),
     _command("file list", "List the files of a storage, with sizes and dates."),

@@ -1,4 +1,4 @@
-"""`scitq worker cache`: the shared resources that a worker keeps."""
+"""`scitq worker cache list` and `clear`: the shared resources that a worker keeps."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from scitq.util.units import format_bytes
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Whose, and whether to clear it."""
+    """Whose."""
     parser.add_argument("--worker-id", "--id", metavar="ID", dest="worker_id", type=arguments.positive, required=True, help="the worker")
-    parser.add_argument("--clear", action="store_true", help="remove what no task uses")
 
 
 def _cell(name: str, value: object) -> str:
@@ -26,7 +25,7 @@ def run(context: Context) -> int:
     """What the agent answers: a list of entries, or what was removed."""
     from scitq.protocol.messages.worker import WorkerAnswer, WorkerAsk
 
-    order = "cache_clear" if context.options.clear else "cache_list"
+    order = "cache_clear" if context.command.path[-1] == "clear" else "cache_list"
     asked = WorkerAsk(id=context.options.worker_id, order=order)
     result: Any = context.api().call(asked, WorkerAnswer, waits_s=asked.at_most_s).result
     out = context.out
