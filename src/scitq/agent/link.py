@@ -242,7 +242,13 @@ class Link:
             if pending.timer is not None:
                 pending.timer.cancel()
             if message.kind == "error":
-                pending.failed(_error(message))
+                error = _error(message)
+                if isinstance(error, NotLoggedInError) and self.is_registered:
+                    self._pending[message.request_id] = pending  # the server has forgotten this connection
+                    self._lose()
+                    self._loop.after(0.1, self._register_if_lost)
+                else:
+                    pending.failed(error)
             else:
                 pending.answered(envelope.read_body(message.body, pending.reply))
 
@@ -266,8 +272,6 @@ class Link:
             self._register()
 
     def _log_failure(self, error: ScitqError) -> None:
-        if isinstance(error, NotLoggedInError):
-            self._refused(error)
         logger.error("the server refused a message: %s", error)
 
 

@@ -85,6 +85,7 @@ class Agent:
         self._uid = _uid(options.work_dir)
         self._exit_status = 0
         self._is_ending = False
+        self._has_parted = False
         self._heartbeat: Timer | None = None
         self._idle: Timer | None = None
         self._heartbeat_s = 5.0
@@ -209,7 +210,7 @@ class Agent:
         self._link.request_made(AgentReport, make, lambda reply: answered(cast(Reported, reply)), refuse)
 
     def _flush(self) -> None:
-        if self._link.is_registered:
+        if self._link.is_registered and not self._has_parted:
             self._outbox.flush()
 
     def _answer(self, answer: AgentAnswer) -> None:
@@ -240,7 +241,7 @@ class Agent:
             nonlocal said
             if said:
                 return
-            said = True
+            said = self._has_parted = True
             self._loop.after(GOODBYE_WITHIN_S, stop_tasks)
             self._link.request(AgentGoodbye(reason=reason), lambda _: stop_tasks(), lambda _: stop_tasks())
 

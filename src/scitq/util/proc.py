@@ -57,9 +57,7 @@ def spawn(argv: list[str], env: Mapping[str, str], *, stdout: int, stderr: int) 
     The quickest way there is (posix_spawn by vfork). `argv[0]` is searched in env's PATH. Raises FileNotFoundError,
     PermissionError or another OSError when it can't be executed.
     """
-    program = argv[0] if "/" in argv[0] else shutil.which(argv[0], path=env.get("PATH", os.defpath))
-    if program is None:
-        raise FileNotFoundError(errno.ENOENT, "command not found", argv[0])
+    program = argv[0] if "/" in argv[0] else _find(argv[0], env.get("PATH", os.defpath))
     return os.posix_spawn(
         program,
         argv,
@@ -73,6 +71,23 @@ def spawn(argv: list[str], env: Mapping[str, str], *, stdout: int, stderr: int) 
         setsigmask=[],
         setsigdef=_ALL_SIGNALS,
     )
+
+
+_found: dict[tuple[str, str], str] = {}
+
+
+def _find(name: str, path: str) -> str:
+    """The program `name` in `path`; where it was last time is looked at first."""
+    known = _found.get((name, path))
+    if known is not None and os.access(known, os.X_OK):
+        return known
+    program = shutil.which(name, path=path)
+    if program is None:
+        raise FileNotFoundError(errno.ENOENT, "command not found", name)
+    if len(_found) > 1000:
+        _found.clear()
+    _found[name, path] = program
+    return program
 
 
 def fork() -> int:

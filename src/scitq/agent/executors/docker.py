@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -32,6 +33,8 @@ AGENT, TASK, ATTEMPT, FOLDER, LOG_CAP = "scitq.agent", "scitq.task", "scitq.atte
 _ENGINE_ERRORS = (docker.errors.APIError, docker.errors.DockerException, requests.RequestException, OSError)
 _AGAIN_S = 2.0
 TOLD_EVERY_S = 0.05
+_FRAME = struct.Struct(">BxxxI")
+"""Head of a piece of output in the engine's stream: 1 or 2, three bytes unused, length."""
 
 
 class DockerExecutor:
@@ -258,7 +261,7 @@ class DockerExecutor:
     def _logged(self, container: str, log: LogWriter) -> Iterator[tuple[bytes | None, bytes | None]]:
         """What the engine kept, and then what comes, without the bytes of each stream that `log` has seen."""
         skip = {STDOUT: log.seen[STDOUT], STDERR: log.seen[STDERR]}
-        for out, err in self._api.attach(container, stdout=True, stderr=True, stream=True, logs=True, demux=True):
+        for out, err in self._kept(container):
             kept: list[bytes | None] = []
             for stream, data in ((STDOUT, out), (STDERR, err)):
                 if data and skip[stream]:
@@ -268,6 +271,17 @@ class DockerExecutor:
                 else:
                     kept.append(data)
             yield kept[0], kept[1]
+
+    def _kept(self, container: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+        """The log that the engine keeps, from its start to the container's end. (The SDK's `logs` mixes the streams.)"""
+        url = self._api._url("/containers/{0}/logs", container)
+        wanted = {"stdout": 1, "stderr": 1, "follow": 1, "tail": "all"}
+        with self._api._get(url, params=wanted, stream=True, timeout=None) as response:
+            self._api._raise_for_status(response)
+            while len(header := response.raw.read(_FRAME.size)) == _FRAME.size:
+                stream, length = _FRAME.unpack(header)
+                data = response.raw.read(length)
+                yield (data, None) if stream == STDOUT else (None, data)
 
     # --- threads ---------------------------------------------------------------------------------------------------
 
