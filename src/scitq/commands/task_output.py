@@ -32,6 +32,16 @@ def _is_shown(options: argparse.Namespace, stream: int) -> bool:
     return True
 
 
+def last_lines(data: bytes, count: int) -> bytes:
+    """The last `count` lines of `data`; a last one without its newline counts."""
+    end = len(data) - 1 if data.endswith(b"\n") else len(data)
+    for _ in range(count):
+        end = data.rfind(b"\n", 0, max(0, end))
+        if end < 0:
+            return data
+    return data[end + 1 :] if count else b""
+
+
 def _print_one(context: Context, task_id: int) -> None:
     from scitq.client.api import WAIT_PATIENCE_S, WAIT_PIECE_S
     from scitq.protocol.messages.task import TaskLog, TaskOutput
@@ -42,16 +52,22 @@ def _print_one(context: Context, task_id: int) -> None:
     frames = Frames()
     offset, tail = 0, options.tail
     wait_s = 0.0
+    kept: bytearray | None = None if options.tail is None else bytearray()
     while True:
         asked = TaskOutput(id=task_id, offset=offset, at_most_s=wait_s, tail_lines=tail, streams=streams)
         answer = context.api().call(asked, TaskLog, waits_s=wait_s, patience_s=WAIT_PATIENCE_S if options.follow else None)
         for stream, data in frames.feed(answer.data):
-            if _is_shown(options, stream):
+            if _is_shown(options, stream) and kept is not None:
+                kept += data
+            elif _is_shown(options, stream):
                 sys.stdout.buffer.write(data)
             elif stream == NOTE and not context.out.is_quiet:
                 sys.stderr.buffer.write(data)
-        sys.stdout.buffer.flush()
         is_all = answer.next_offset >= answer.size
+        if kept is not None and is_all:
+            sys.stdout.buffer.write(last_lines(bytes(kept), options.tail))
+            kept = None
+        sys.stdout.buffer.flush()
         offset, tail = answer.next_offset, None
         if is_all and (answer.is_ended or not options.follow):
             return

@@ -123,7 +123,7 @@ def output(reading: Reading, message: m.TaskOutput) -> m.TaskLog | Park:
 
 
 def _tail_offset(reading: Reading, task_id: int, attempt: int, size: int, lines: int, streams: set[int]) -> int:
-    """Where the last `lines` lines of the streams begin: the offset of a whole record."""
+    """The offset of a whole record at or before the last `lines` lines of the streams; who reads cuts off what is too much."""
     if lines <= 0:
         return size
     starts: deque[tuple[int, int]] = deque()
@@ -140,10 +140,10 @@ def _tail_offset(reading: Reading, task_id: int, attempt: int, size: int, lines:
                 piece = max(4 << 20, _RECORD.size + length)
                 break
             if stream in streams:
-                found = data.count(b"\n", used + _RECORD.size, end) or 1
+                found = data.count(b"\n", used + _RECORD.size, end)
                 starts.append((position + used, found))
                 counted += found
-                while starts and counted - starts[0][1] >= lines:
+                while starts and counted - starts[0][1] > lines:
                     counted -= starts.popleft()[1]
             used = end
         if used == 0 and (piece <= len(data) or position + len(data) >= size):

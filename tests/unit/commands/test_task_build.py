@@ -1,0 +1,123 @@
+import pytest
+
+from scitq.commands.task_build import Array, elements_of, parse_array, spec_of, task_of
+from scitq.commands.task_create import MOST_TASKS, batches
+from scitq.commands.task_fields import FIELDS, from_json
+from scitq.commands.task_sources import json_lines, script_shell, script_words
+from scitq.errors import UsageError
+
+VALUES = {"container": "alpine", "command": "run {index} {item}"}
+
+
+@pytest.mark.parametrize(
+    ("text", "indices", "most"),
+    [
+        ("1-5", [1, 2, 3, 4, 5], None),
+        ("1-10:4", [1, 5, 9], None),
+        ("0-3%2", [0, 1, 2, 3], 2),
+        ("1-9:4%7", [1, 5, 9], 7),
+        ("4,2,9%1", [4, 2, 9], 1),
+    ],
+)
+def test_arrays(text, indices, most):
+    array = parse_array(text)
+    assert list(array.indices) == indices
+    assert array.most_running == most
+
+
+@pytest.mark.parametrize("text", ["", "a", "5-1", "1-5:0", "1-5%0", "1-5%", "1,1", "1-999999999", "-1-4"])
+def test_what_is_no_array(text):
+    with pytest.raises(UsageError, match="array"):
+        parse_array(text)
+
+
+def test_elements_share_a_spec_unless_they_differ():
+    shared = list(elements_of(Array(range(3), None), spec_of(VALUES | {"command": "same"}), task_of({"key": "k"})))
+    assert len({id(spec) for spec, _ in shared}) == 1
+    assert [task.key for _, task in shared] == ["k:0", "k:1", "k:2"]
+    own = list(elements_of(Array([1, 2], None, ["a", "{index}"]), spec_of(VALUES), task_of({"name": "n{item}"})))
+    assert [spec.command for spec, _ in own] == ["run 1 a", "run 2 {index}"]
+    assert [task.name for _, task in own] == ["na", "n{index}"]
+
+
+def test_item_is_left_alone_without_items():
+    ((spec, _),) = elements_of(Array([4], None), spec_of(VALUES), task_of({}))
+    assert spec.command == "run 4 {item}"
+
+
+def test_batches_keep_specs_shared():
+    spec, other = spec_of(VALUES), spec_of(VALUES | {"cpus": 2.0})
+    pairs = [(spec if i % 2 else other, task_of({})) for i in range(MOST_TASKS + 10)]
+    found = list(batches(iter(pairs)))
+    assert [len(tasks) for _, tasks in found] == [MOST_TASKS, 10]
+    assert all(len(specs) == 2 for specs, _ in found)
+    assert [specs[task.spec] for specs, tasks in found for task in tasks] == [spec for spec, _ in pairs]
+
+
+def test_large_specs_go_in_several_requests():
+    specs = [spec_of({"container": "alpine", "shell": "sh", "command": f"# {i}" + "x" * 6_000_000}) for i in range(7)]
+    assert [len(tasks) for _, tasks in batches((spec, task_of({})) for spec in specs)] == [3, 3, 1]
+
+
+def test_every_field_can_be_said_in_json():
+    line = {
+        "container": "alpine",
+        "command": "x",
+        "inputs": ["a://b"],
+        "env": {"A": "1"},
+        "label": ["x=1"],
+        "retry_on": ["exit:3", "oom"],
+        "time-limit": 90,
+        "mem": "2GiB",
+        "skip_if_exists": False,
+        "depends_on": [3, "last"],
+        "shell": None,
+    }
+    found = from_json(line)
+    assert found["input"] == ["a://b"]
+    assert found["env"] == [("A", "1")]
+    assert found["label"] == [("x", "1")]
+    assert found["retry_on"] == ["exit:3", "oom"]
+    assert found["time_limit"] == 90.0
+    assert found["mem"] == 2.0
+    assert found["depends_on"] == [3, "last"]
+    assert "shell" not in found
+    assert "skip_if_exists" not in found
+    assert len({field.name for field in FIELDS}) == len(FIELDS)
+
+
+@pytest.mark.parametrize(
+    "line", [[], 3, {"x": 1}, {"cpus": True}, {"cpus": "-1"}, {"hold": "yes"}, {"command": 3}, {"input": [["a"]]}, {"env": {"1A": "x"}}]
+)
+def test_what_a_line_must_not_say(line):
+    with pytest.raises(UsageError):
+        from_json(line)
+
+
+def test_lines_are_told_by_number(tmp_path):
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"command":"a"}\n\n{"cpus": 1}\n{"command":"a"}\n')
+    with pytest.raises(UsageError, match="line 3"):
+        json_lines(str(file), {"container": "alpine"}, None)
+    file.write_text('{"command":"a"}\n\n{"command":"b"}\n{"command":"a"}\n')
+    specs, tasks = json_lines(str(file), {"container": "alpine"}, None)
+    assert [spec.command for spec in specs] == ["a", "b"]
+    assert [task.spec for task in tasks] == [0, 1, 0]
+
+
+def test_scripts():
+    assert list(script_words("#!/bin/sh\n#SCITQ --cpus 4 # why\n\n#SCITQ --name 'a b'\necho\n#SCITQ --late\n")) == [
+        "--cpus",
+        "4",
+        "--name",
+        "a b",
+    ]
+    for text, shell in (
+        ("#!/bin/bash -e\n", "/bin/bash -e"),
+        ("#!/usr/bin/env python3\n", "python3"),
+        ("#!/usr/bin/env -S bash -e\n", "bash -e"),
+        ("x", "sh"),
+    ):
+        assert script_shell(text) == shell
+    with pytest.raises(UsageError, match="line 1"):
+        list(script_words("#SCITQ --name 'x\n"))
