@@ -83,6 +83,8 @@ def run(config: Config, options: ServeOptions) -> int:
     try:
         loop.run()
     finally:
+        for number in (signal.SIGTERM, signal.SIGINT):  # a second one finds no loop to stop any more
+            signal.signal(number, signal.SIG_IGN)
         loop.close()
         store.close()
     return 0
