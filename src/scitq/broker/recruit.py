@@ -12,7 +12,7 @@ from scitq.model.flavor import Flavor, by_price
 from scitq.model.flavor_filter import Condition, passes
 
 LAST_IDLE_MS = 30_000
-"""A recruited worker is released after so long when its workflow has nothing left that could come to it."""
+"""A recruited worker is released after so long when its workflow has nothing left that could come to it (worker.release_after)."""
 
 
 class RecruiterView(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +114,7 @@ class FleetState(msgspec.Struct, frozen=True, kw_only=True):
     quotas: list[Quota] = []
     set_aside: dict[tuple[str, str, str], int] = {}
     workflow_most: dict[int, int] = {}
+    last_idle_ms: int = LAST_IDLE_MS
 
 
 class Take(msgspec.Struct, frozen=True, kw_only=True):
@@ -380,7 +381,7 @@ class _Planner:
             if worker.status == "installing":
                 self.result.releases.append(Release(worker_id=worker.id, reason="no longer needed before it was ready"))
             elif not worker.held and worker.idle_since_ms is not None and not left[self._workflow(worker.step_id)] and worker.scope != "G":
-                if self.now_ms - worker.idle_since_ms >= LAST_IDLE_MS:
+                if self.now_ms - worker.idle_since_ms >= self.state.last_idle_ms:
                     self.result.releases.append(Release(worker_id=worker.id, reason="its workflow has no work left for it"))
                 else:
-                    self.wakes.append(worker.idle_since_ms + LAST_IDLE_MS)
+                    self.wakes.append(worker.idle_since_ms + self.state.last_idle_ms)

@@ -11,6 +11,7 @@ from scitq.broker.store.recruiters import Recruiter
 from scitq.broker.store.workers import Worker
 from scitq.model import flavor_filter
 from scitq.model.flavor import Flavor
+from scitq.util.units import parse_duration_s
 
 
 def recruit(ctx: Ctx) -> None:
@@ -63,6 +64,7 @@ def fleet_state(ctx: Ctx, stored: list[Recruiter]) -> FleetState:
         quotas=fleet.quotas(ctx),
         set_aside={entry.flavor.key: entry.aside_until_ms for entry in catalogue if entry.aside_until_ms > ctx.now_ms},
         workflow_most=recruiters.workflow_limits(ctx.tx),
+        last_idle_ms=round(parse_duration_s(ctx.broker.config.worker.release_after) * 1000),
     )
 
 

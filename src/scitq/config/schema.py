@@ -47,6 +47,8 @@ class WorkerSection(Section, frozen=True, kw_only=True):
 
     idle_timeout: str = "5m"
     """A deployed worker without work for so long is released."""
+    release_after: str = "30s"
+    """A recruited worker without work is released after so long when its workflow has nothing left that could come to it."""
     never_worked_timeout: str = "15m"
     """A deployed worker that never got a task is released after so long."""
     offline_timeout: str = "10m"

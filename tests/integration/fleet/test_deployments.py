@@ -193,13 +193,17 @@ def test_an_unwanted_machine_of_ours_is_found_and_deleted(site: Site) -> None:
     (name,) = wait_until(lambda: alive(site), "the machine")
     site.ok(f"worker delete --worker-id {number}")
     wait_until(lambda: not alive(site), "its end")
+    kept = site.ok("worker deploy --provider fake.main --flavor small").id
+    (stays,) = wait_until(lambda: alive(site), "the machine that stays")
     file = site.data / "providers" / "fake.main" / "cloud.json"
     machines = json.loads(file.read_text())
     lost = name.rsplit("-", 1)[0] + "-9999"
     machines[lost] = machines[name] | {"deleted_s": None}
     file.write_text(json.dumps(machines))
-    wait_until(lambda: not alive(site), "the janitor")
+    wait_until(lambda: alive(site) == [stays], "the janitor")
     assert lost in cloud(site)
+    assert worker(site, kept)["status"] == "installing"
+    settle(site)
 
 
 def test_an_evicted_machine_is_noticed(site: Site) -> None:
