@@ -38,7 +38,7 @@ def s3() -> tuple[dict[str, Any], Processes]:
         [
             program("weed"), "-v=0", "server", f"-dir={where / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
             f"-master.port={master}", "-master.volumeSizeLimitMB=1024", "-master.volumePreallocate=false",
-            f"-volume.port={volume}", "-volume.max=40", "-volume.minFreeSpace=0",
+            f"-volume.port={volume}", "-volume.max=2000", "-volume.minFreeSpace=0",
             f"-filer.port={filer}", f"-filer.localSocket={where / 'filer.sock'}",
             "-s3", f"-s3.port={port}", f"-s3.config={where / 's3.json'}", "-s3.port.iceberg=0", "-s3.port.lance=0",
             f"-s3.localSocket={where / 's3.sock'}",
