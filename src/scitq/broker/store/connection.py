@@ -15,10 +15,10 @@ from scitq.errors import ConflictError, ScitqError, UsageError
 _BUSY_MS = 10_000
 
 
-def filesystem_name(folder: Path) -> str | None:
+def filesystem_name(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
     """The name of the network file system that holds `folder`; None for a local one.
 
-    Read from /proc/self/mountinfo: the longest mount point above the folder.
+    Told by the longest mount point above the folder, as the kernel lists them (`mounts`).
     """
     network = {
         "nfs",
@@ -39,7 +39,7 @@ def filesystem_name(folder: Path) -> str | None:
     best, kind = "", ""
     real = os.path.realpath(folder)
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = mounts.read_text().splitlines()
     except OSError:
         return None
     for line in lines:
@@ -89,7 +89,10 @@ class Store:
         connection.set_busy_timeout(_BUSY_MS)
         if self.is_exclusive:
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        mode = connection.execute("PRAGMA journal_mode = WAL").get
+        try:
+            mode = connection.execute("PRAGMA journal_mode = WAL").get
+        except apsw.BusyError:
+            raise ConflictError(f"another process has the database {self.path} open") from None
         if mode != "wal":
             raise ScitqError(f"the database {self.path} can't be opened in WAL mode (it is {mode})")
         for pragma in ("synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY", "cache_size = -65536", "mmap_size = 268435456"):
