@@ -75,9 +75,7 @@ def test_l83_l88_l98_l117_the_guides_lines(site, s3_service, bucket, tmp_path):
 def test_res_05_res_06_resources_are_read_only_for_root_and_fetched_once(site, s3_service, bucket, proxy):
     data = os.urandom(1_500_000)
     s3_service.client().put_object(Bucket=bucket, Key="shared/big", Body=data)
-    hostile = (
-        "chmod 777 /resource /resource/big; echo x > /resource/big; rm /resource/big; touch /resource/new; mount -o remount,rw /resource; "
-    )
+    hostile = "exec 2>/dev/null; chmod 777 /resource /resource/big; echo x > /resource/big; rm /resource/big; touch /resource/new; "
     check = "md5sum < /resource/big"
     uri = f"s3://{bucket}/shared/big"
     tasks = [
