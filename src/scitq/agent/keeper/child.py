@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ class Child:
         self.told_bytes = 0
         self.most_memory_bytes = order.most_memory_bytes
         self.is_out_of_memory = False
+        self.peak_memory_bytes = 0
         self.status: int | None = None
         self.gone_at_s = 0.0
         self._usage = (0.0, 0, 0, 0)
@@ -85,7 +87,11 @@ class Child:
         self.signal(signal.SIGKILL)
         _, status, used = os.wait4(self.pid, 0)
         self.status = os.waitstatus_to_exitcode(status)
-        self._usage = (used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, used.ru_inblock * 512, used.ru_oublock * 512)
+        # a process made by vfork counts its parent's memory in ru_maxrss: no more than that says nothing about the task
+        own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        largest = used.ru_maxrss * 1024 if used.ru_maxrss > own or not self.peak_memory_bytes else 0
+        memory = max(largest, self.peak_memory_bytes)
+        self._usage = (used.ru_utime + used.ru_stime, memory, used.ru_inblock * 512, used.ru_oublock * 512)
         self.gone_at_s = clock.monotonic_s()
 
     def signal(self, number: int) -> None:
@@ -139,25 +145,24 @@ def holders(pipes: list[int], pids: list[int]) -> list[int]:
     return found
 
 
-def processes() -> dict[int, int]:
-    """Parent of every process that can be seen."""
-    parents = {}
+def children_of_all() -> dict[int, list[int]]:
+    """The children of every process that can be seen."""
+    below: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with suppress(OSError, ValueError, IndexError):
                 after_name = (entry / "stat").read_bytes().rpartition(b") ")[2].split()
-                parents[int(entry.name)] = int(after_name[1])
-    return parents
+                below.setdefault(int(after_name[1]), []).append(int(entry.name))
+    return below
 
 
-def descendants(pid: int) -> list[int]:
+def descendants(pid: int, below: dict[int, list[int]] | None = None) -> list[int]:
     """All processes below `pid`, nearest first, without itself."""
-    children: dict[int, list[int]] = {}
-    for child, parent in processes().items():
-        children.setdefault(parent, []).append(child)
-    found = list(children.get(pid, []))
+    if below is None:
+        below = children_of_all()
+    found = list(below.get(pid, []))
     for child in found:
-        found.extend(children.get(child, []))
+        found.extend(below.get(child, []))
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from scitq.agent.keeper.child import KEPT_IN_MEMORY, Child, descendants, holders, marked_pids, memory_bytes, not_started
+from scitq.agent.keeper.child import KEPT_IN_MEMORY, Child, children_of_all, descendants, holders, marked_pids, memory_bytes, not_started
 from scitq.agent.keeper.messages import Command, Exited, Frames, Grown, Kept, Key, Quit, Ready, Release, Signal, Start, encode
 from scitq.util import clock
 
@@ -20,6 +20,8 @@ FLUSH_AFTER_S = 0.02
 """Output younger than this waits in memory, so that a short task's log needs no file."""
 MEMORY_EVERY_S = 0.5
 """How often the memory of children that have a limit is added up."""
+USE_EVERY_S = 2.0
+"""How often that of others is, for the record of what they used."""
 LINGER_S = 2.0
 """How long a pipe that somebody else still holds is read after its task has ended and been killed."""
 ORPHANED_S = 7 * 86400.0
@@ -61,8 +63,8 @@ class Keeper:
                 self._flush()
             if self._ending:
                 self._end()
-            if self._limited:
-                self._watch_memory()
+            if self._pids:
+                self._weigh()
             if self._out and self._agent is not None:
                 self._send()
         for child in self._children.values():
@@ -82,7 +84,9 @@ class Keeper:
             return 0.01
         if self._dirty:
             return FLUSH_AFTER_S
-        return MEMORY_EVERY_S if self._limited else 60.0
+        if self._limited:
+            return MEMORY_EVERY_S
+        return USE_EVERY_S if self._pids else 60.0
 
     def _handle(self, descriptor: int, events: int) -> None:
         child = self._by_fd.get(descriptor)
@@ -205,15 +209,22 @@ class Keeper:
         if child is not None and child.exited is not None:
             del self._children[key]
 
-    def _watch_memory(self) -> None:
+    def _weigh(self) -> None:
+        """Add up the memory of what runs; kill what is over its limit. One look at all processes serves all children."""
         now_s = clock.monotonic_s()
-        if now_s - self._weighed_s < MEMORY_EVERY_S:
+        every_s = MEMORY_EVERY_S if self._limited else USE_EVERY_S
+        if now_s - self._weighed_s < every_s:
             return
         self._weighed_s = now_s
+        below = children_of_all()
         orphans = self._orphans()
-        for child in self._limited:
-            pids = [child.pid, *descendants(child.pid), *marked_pids(child.key, orphans)]
-            if memory_bytes(pids) > child.most_memory_bytes:
+        for child in self._children.values():
+            if child.status is not None or now_s - child.started_s < MEMORY_EVERY_S:
+                continue
+            pids = [child.pid, *descendants(child.pid, below), *marked_pids(child.key, orphans)]
+            used = memory_bytes(pids)
+            child.peak_memory_bytes = max(used, child.peak_memory_bytes)
+            if 0 < child.most_memory_bytes < used:
                 child.is_out_of_memory = True
                 for pid in pids:
                     with suppress(ProcessLookupError, PermissionError):
