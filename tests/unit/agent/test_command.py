@@ -22,7 +22,7 @@ def tmp_path_of(text: str):
 
 
 def test_cre_05_a_command_is_split_as_a_shell_splits_it():
-    assert program('echo "hello world" \'a b\' c\\ d').words == ["echo", "hello world", "a b", "c d"]
+    assert program("echo \"hello world\" 'a b' c\\ d").words == ["echo", "hello world", "a b", "c d"]
 
 
 def test_cre_06_nothing_is_interpreted():
