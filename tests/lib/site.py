@@ -59,13 +59,15 @@ class Ran:
 def wait_until(condition: Callable[[], Any], what: str = "the condition", deadline_s: float = DEADLINE_S) -> Any:
     """Ask until the answer is true, and return it."""
     end = time.monotonic() + deadline_s
+    pause_s = 0.05
     while True:
         found = condition()
         if found:
             return found
         if time.monotonic() > end:
             raise AssertionError(f"{what} did not come true within {deadline_s:g} s")
-        time.sleep(0.05)
+        time.sleep(pause_s)
+        pause_s = min(0.5, pause_s * 1.3)
 
 
 @functools.cache
