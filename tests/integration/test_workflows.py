@@ -15,11 +15,16 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/workflows.md"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, scitq_argv: list[str]) -> Iterator[Site]:
+    """A server without workers: the recruiters of the workflows start them on this machine."""
     folder = tmp_path_factory.mktemp("workflows")
     (folder / "store/bucket").mkdir(parents=True)
     with Site(folder, scitq_argv, rclone={"data": {"type": "local", "root": str(folder / "store")}}) as made:
-        made.agent(concurrency=2)
-        yield made
+        try:
+            yield made
+        finally:
+            recruited = [str(worker["id"]) for worker in made.workers() if worker["machine"]]
+            made.run(f"worker delete --worker-id {','.join(recruited)}")
+            wait_until(lambda: not any(worker["machine"] for worker in made.workers()), "the end of the recruited workers")
 
 
 @pytest.fixture(scope="module")
@@ -44,27 +49,14 @@ def letters(site: Site, number: int) -> dict[str, str]:
     return {row["name"]: row["status"] for row in rows(site, number)}
 
 
-def work_through(site: Site, number: int) -> None:
-    """Put the one worker into whichever step has tasks, until nothing of the workflow can go on."""
-
-    def is_over() -> bool:
-        waited = site.run(f"workflow wait --id {number} --timeout 0.2s --json")
-        if waited.status != 124:
-            return True
-        for step in site.ok(f"step list --workflow-id {number} --json").json:
-            counts = step["counts"]
-            if any(counts.get(letter) for letter in "ACDORUV"):
-                return False
-            if counts.get("P"):
-                site.ok(f"worker update --worker-id {site.workers()[0]['id']} --step-id {step['id']}")
-                return False
-        return False
-
-    wait_until(is_over, f"the end of workflow {number}", 120)
+def finish(site: Site, number: int, status: int = 0) -> None:
+    """Wait for the end of a workflow, which the exit status tells."""
+    waited = site.run(f"workflow wait --id {number} --timeout 120s", deadline_s=180)
+    assert waited.status == status, (waited, letters(site, number), site.ok("recruiter list").out, site.ok("worker list").out)
 
 
 def run(site: Site, file: Path, *more: str) -> Ran:
-    return site.ok(["workflow", "run", str(file), "--no-recruiters", "--json", *more])
+    return site.ok(["workflow", "run", str(file), "--json", *more], deadline_s=180)
 
 
 def outputs(site: Site, number: int, step: str) -> list[str]:
@@ -74,8 +66,8 @@ def outputs(site: Site, number: int, step: str) -> list[str]:
 def test_the_first_example_goes_over_a_list(site: Site) -> None:
     file = example(site, "greet.yaml")
     made = run(site, file, "--param", "people=Ada,Grace,Barbara").json
-    assert list(letters(site, made["id"]).values()) == ["P", "P", "P", "W"]
-    work_through(site, made["id"])
+    assert (made["name"], len(made["created"]), made["recruiters"]) == ("greet", 4, 2)
+    finish(site, made["id"])
     assert outputs(site, made["id"], "hello") == ["Hello Ada", "Hello Grace", "Hello Barbara"]
     assert outputs(site, made["id"], "count") == ["said hello to 3 people, namely Ada,Grace,Barbara"]
     assert site.ok(f"workflow show --id {made['id']} --json").json["workflow"]["status"] == "succeeded"
@@ -87,7 +79,7 @@ def test_the_first_example_goes_over_a_list(site: Site) -> None:
     ]
     assert site.ok("workflow show --name greet --template").out.strip() == file.read_text().strip()
     loud = run(site, file, "--param", "loud=yes", "--name", "greet-loud").json
-    work_through(site, loud["id"])
+    finish(site, loud["id"])
     assert outputs(site, loud["id"], "shout") == ["ADA", "GRACE"]
 
 
@@ -107,7 +99,7 @@ def test_the_second_example_maps_samples_and_continues_with_new_ones(site: Site,
     assert planned["tasks"][2]["depends_on"] == ["clean.A"]
     assert site.run("workflow show --name reads").status == 5
     made = run(site, file, *params).json
-    work_through(site, made["id"])
+    finish(site, made["id"])
     report = bucket / "results/final/report/report.txt"
     assert report.read_text().splitlines() == ["A 4", "B 10", "A is clean", "B is clean"]
     again = run(site, file, *params, "--continue").json
@@ -115,7 +107,7 @@ def test_the_second_example_maps_samples_and_continues_with_new_ones(site: Site,
     sample("C", 1)
     more = run(site, file, *params, "--continue").json
     assert (len(more["created"]), len(more["retried"]), more["kept"]) == (2, 1, 4)
-    work_through(site, made["id"])
+    finish(site, made["id"])
     assert report.read_text().splitlines() == ["A 4", "B 10", "C 2", "A is clean", "B is clean", "C is clean"]
     assert len(rows(site, made["id"], "--show-hidden")) == 8
 
@@ -124,11 +116,10 @@ def test_the_third_example_has_several_dimensions_and_accepts_a_failure(site: Si
     made = run(site, example(site, "grid.yaml"), "--param", "work=data://bucket/grid").json
     assert made["name"] == "grid.first"
     assert len(rows(site, made["id"])) == 2 + 9 + 3 + 1 + 2
-    work_through(site, made["id"])
+    finish(site, made["id"], 10)
     folder = bucket / "grid/grid.first/summary"
     assert (folder / "a/a.summary").read_text() == "FIRST-010 a 30\nFIRST-020 a 60\n"
     assert (folder / "b/b.summary").read_text() == "FIRST-030 b 90\n"
-    assert site.run(f"workflow wait --id {made['id']}").status == 10
     assert letters(site, made["id"])["doubtful"] == "F"
     other = run(site, example(site, "grid.yaml"), "--param", "work=data://bucket/grid", "--param", "run=second", "--dry-run").json
     assert (other["name"], "doubtful" in {task["step"] for task in other["tasks"]}) == ("grid.second", False)
@@ -136,17 +127,18 @@ def test_the_third_example_has_several_dimensions_and_accepts_a_failure(site: Si
 
 def test_continue_retries_what_failed_with_what_the_file_says_now(site: Site) -> None:
     file = site.folder / "fix.yaml"
-    text = "name: fix\ncontainer: bare\nsteps:\n  - {name: a, command: sh -c 'exit 3'}\n  - {name: b, depends: a, command: echo done}\n"
+    text = "name: fix\ncontainer: bare\nworker_pool: {provider: local.local, max: 1}\nsteps:\n"
+    text += "  - {name: a, command: sh -c 'exit 3'}\n  - {name: b, depends: a, command: echo done}\n"
     file.write_text(text)
     made = run(site, file).json
-    work_through(site, made["id"])
+    finish(site, made["id"], 10)
     assert letters(site, made["id"]) == {"a": "F", "b": "W"}
     refused = site.fails(["workflow", "run", str(file)], 6)
     assert "--continue" in refused.err
     file.write_text(text.replace("exit 3", "exit 0"))
     again = run(site, file, "--continue").json
     assert (len(again["retried"]), again["kept"]) == (1, 1)
-    work_through(site, made["id"])
+    finish(site, made["id"])
     assert letters(site, made["id"]) == {"a": "S", "b": "S"}
 
 
@@ -181,6 +173,9 @@ def test_parameters_are_shown_and_read_from_files(site: Site) -> None:
 def test_i_a_workflow_made_by_hand_starts_when_it_is_finalized(site: Site) -> None:
     number = site.ok("workflow create --name by-hand --maximum-workers 3").id
     step = site.ok("step create --workflow-name by-hand --name one --retry 1").id
+    before = {worker["id"] for worker in site.workers()}
+    site.agent()
+    (worker,) = {worker["id"] for worker in site.workers()} - before
     assert site.fails("step create --workflow-id 99999 --name one", 5)
     assert site.fails("step create --workflow-name by-hand --name one", 6)
     first = site.create("false", f"--step {step}")
@@ -196,14 +191,16 @@ def test_i_a_workflow_made_by_hand_starts_when_it_is_finalized(site: Site) -> No
     site.ok("step pause --workflow-name by-hand --name one")
     assert site.ok(f"step show --step {step} --json").json["is_paused"] is True
     site.ok(f"step resume --step-id {step}")
-    work_through(site, number)
+    site.ok(f"worker update --worker-id {worker} --step-id {step}")
+    finish(site, number, 10)
     assert site.ok(f"step stats --step {step} --json").json[0]["retried"] == 1
     retried = site.ok(f"step retry --step {step}").ids
     assert len(retried) == 1
     site.ok("workflow cancel --name by-hand")
     assert set(letters(site, number).values()) <= {"X", "F"}
-    wait_until(lambda: site.run(f"workflow wait --id {number} --timeout 1s").status == 10, "the end of the canceled workflow")
-    site.ok(f"worker update --worker-id {site.workers()[0]['id']} --step 0")
+    finish(site, number, 10)
+    site.fails("workflow delete --name by-hand", 6)
+    site.ok(f"worker update --worker-id {worker} --step 0")
     site.ok("workflow delete --name by-hand")
     site.fails(f"step show --step {step}", 5)
     site.fails(f"task show --id {first}", 5)
