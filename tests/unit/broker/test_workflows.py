@@ -12,6 +12,7 @@ from scitq.broker.handlers import workflow as handlers
 from scitq.errors import ConflictError, ForbiddenError, NotFoundError, UsageError
 from scitq.model.task import NewTask, TaskSpec, Use
 from scitq.protocol.messages import workflow as m
+from scitq.protocol.messages.fleet import RecruiterCreate, RecruiterList, RecruiterRow, RecruiterRows
 from scitq.protocol.messages.task import TaskList, TaskRows
 from scitq.protocol.messages.worker import WorkerUpdate
 from scitq.protocol.registry import Done
@@ -275,16 +276,17 @@ def test_deleting_needs_an_end_and_takes_tasks_attempts_and_steps(manned) -> Non
         desk.send(m.StepDelete(id=step), m.GroupActed)
     _finish(desk, step, agent, "ended_badly", exit_status=1)
     _finish(desk, step, agent, "ended_well", exit_status=0)
-    with pytest.raises(ConflictError, match="still has workers"):
-        desk.send(m.StepDelete(id=step), m.GroupActed)
-
-    desk.send(WorkerUpdate(ids=[agent.id], step_id=0), Done, ADMIN)
+    desk.send(RecruiterCreate(step_id=step), RecruiterRow)
     gone = desk.send(m.WorkflowDelete(id=workflow.id), m.GroupActed)
     assert (gone.status, gone.changed, gone.remaining) == ("deleted", 2, 0)
     with pytest.raises(NotFoundError):
         desk.show(first)
     assert desk.send(m.WorkflowList(), m.WorkflowRows).rows == []
     assert desk.send(m.StepList(), m.StepRows).rows == []
+    assert desk.send(RecruiterList(), RecruiterRows).rows == []
+    plain = desk.create()[0]
+    assert [made.task_id for made in desk.schedule()] == [plain], "the worker has no step now"
+    assert agent.id in desk.broker.fleet.workers
 
 
 def test_lists_have_pages_and_filters(desk: Desk) -> None:

@@ -16,8 +16,9 @@ from scitq.broker.dispatch import handles, reads
 from scitq.broker.groups import MOST_AT_ONCE, act_on, find, find_step, found, must_be_over, remove
 from scitq.broker.handlers import task_act
 from scitq.broker.handlers.task_create import BUILT_IN_SCHEMES, must_own_task, waited_for
+from scitq.broker.handlers.worker import apply_settings
 from scitq.broker.outcomes import advance
-from scitq.broker.store import creation, dependencies, steps, tasks, workflows
+from scitq.broker.store import creation, dependencies, recruiters, steps, tasks, workers, workflows
 from scitq.broker.store.steps import Step, Workflow
 from scitq.errors import ConflictError, UsageError
 from scitq.model.lifecycle import FINAL, TaskEvent, TaskStatus
@@ -157,10 +158,12 @@ def delete(ctx: Ctx, message: m.WorkflowDelete) -> m.GroupActed:
 
 
 def _drop_step(ctx: Ctx, step: Step) -> None:
-    crew = workflows.workers_of(ctx.tx, step.id)
-    if crew:
-        raise ConflictError(f"step {step.name} ({step.id}) still has workers: {', '.join(map(str, crew[:20]))}; move or delete them first")
-    workflows.detach_workers(ctx.tx, step.id)
+    for recruiter in recruiters.listed(ctx.tx, step_id=step.id):
+        recruiters.delete(ctx.tx, recruiter.id)
+    for worker_id in workflows.workers_of(ctx.tx, step.id):
+        workers.update(ctx.tx, worker_id, {"step_id": None})
+        workers.record(ctx.tx, worker_id, "updated", f"step {step.id} was deleted", ctx.now_ms)
+        apply_settings(ctx, worker_id)
     workflows.delete_step(ctx.tx, step.id)
     ctx.after(lambda: ctx.broker.paused_groups.discard(step.id))
 

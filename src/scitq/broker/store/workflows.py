@@ -91,11 +91,6 @@ def workers_of(db: apsw.Connection, step_id: int) -> list[int]:
     return [row[0] for row in db.execute("SELECT id FROM worker WHERE step_id = ? AND status <> 'deleted'", (step_id,))]
 
 
-def detach_workers(tx: apsw.Connection, step_id: int) -> None:
-    """Its workers have no step any more."""
-    tx.execute("UPDATE worker SET step_id = NULL WHERE step_id = ?", (step_id,))
-
-
 _IS_RUNNING = "(status = 'R' OR (status = 'Z' AND worker_id IS NOT NULL))"
 
 
