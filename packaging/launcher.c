@@ -439,6 +439,10 @@ static int find_place(Bundle *bundle, char *folder)
         join(base, private, ".cache/scitq");
         if ((lock = try_place(bundle, base, strlen(private), folder)) >= 0) return lock;
     }
+    if (home && *home == '/' && stat(home, &status) && errno == ENOENT) { /* an empty container: nothing else is left to try */
+        join(base, home, ".cache/scitq");
+        return try_place(bundle, base, 0, folder);
+    }
     return -1;
 }
 
