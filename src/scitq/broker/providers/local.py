@@ -108,6 +108,7 @@ class LocalProvider:
             os.close(lock)
         with self._lock:
             self._children[child.pid] = child
+        files.write_atomically(folder / "pid", _identity(child.pid).encode(), 0o600)
         return Machine(name=request.name, state=MachineState.RUNNING, provider_id=str(child.pid), addresses=("127.0.0.1",))
 
     def _environment(self, request: MachineRequest) -> dict[str, str]:
@@ -139,9 +140,17 @@ class LocalProvider:
             processes.sort(key=lambda process: (process.create_time(), process.pid))
         return found
 
+    def _agent_lives(self, name: str) -> bool:
+        """Whether the agent itself is there, not only what it left behind; one whose number was not written down yet is."""
+        try:
+            written = (self._folder / name / "pid").read_text()
+        except OSError:
+            return True
+        return _identity(int(written.split()[0])) == written
+
     def find(self, names: Collection[str] | None = None) -> list[Machine]:
         """The agents of this server: those that live, and those that have ended by themselves, with their last words."""
-        marked = self._marked()
+        marked = {name: processes for name, processes in self._marked().items() if self._agent_lives(name)}
         found = [
             Machine(name=name, state=MachineState.RUNNING, provider_id=str(processes[0].pid), addresses=("127.0.0.1",))
             for name, processes in sorted(marked.items())
@@ -187,6 +196,15 @@ class LocalProvider:
         return (
             shlex.join([*marks, *agent_arguments(self.name, request, str(folder / "token"), str(folder / "work"), self._arguments)]) + "\n"
         )
+
+
+def _identity(pid: int) -> str:
+    """A process's number and start (ticks since boot), which no other process has both of; only the number when it has ended."""
+    try:
+        state, *rest = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return str(pid)
+    return str(pid) if state == "Z" else f"{pid} {rest[18]}"
 
 
 def _signal(process: psutil.Process, number: int) -> None:
