@@ -20,6 +20,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs/batches.md"
 def site(tmp_path_factory, scitq_argv):
     with Site(tmp_path_factory.mktemp("cron"), scitq_argv) as site:
         site.agent(concurrency=2)
+        (site.folder / "token").touch(0o600)
         (site.folder / "token").write_text(site.shell("nora", "pw").ok("user token create --ttl 365d --name backup").out)
         yield site
 
@@ -68,6 +69,7 @@ def test_a_cron_users_script(site, tmp_path):
 def test_the_crontab_line_of_the_docs(site, tmp_path):
     (line,) = re.findall(r"^30 3 \* \* \* +(.*)$", PAGE.read_text(), re.MULTILINE)
     (site.home / ".scitq-token").write_text((site.folder / "token").read_text())
+    (site.home / ".scitq-token").chmod(0o600)
     (site.home / "nightly.jsonl").write_text('{"command": "echo by cron", "key": "docs-1"}\n')
     folder = tmp_path / "bin"
     folder.mkdir()

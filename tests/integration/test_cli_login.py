@@ -159,6 +159,10 @@ def test_auth_05_password_file_and_token_file(site, nobody, tmp_path):
     token = nobody.ok(["login", "--user", "admin", "--password-file", str(password), "--no-session"], start_new_session=True).out
     kept = tmp_path / "token"
     kept.write_text("  " + token + "\r\n")
+    kept.chmod(0o644)
+    assert "chmod 600" in nobody.ok(["--token-file", str(kept), "task", "list"]).err
+    kept.chmod(0o600)
+    assert nobody.ok(["--token-file", str(kept), "task", "list"]).err == ""
     assert nobody.ok(["--token-file", str(kept), "ping"]).out.count("admin (admin)") == 1
     assert nobody.ok(["task", "list", "--token-file", str(kept)], env={"SCITQ_TOKEN": "wrong"}).status == 0
     nobody.fails(["--token-file", str(tmp_path / "absent"), "task", "list"], 2)

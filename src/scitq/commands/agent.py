@@ -48,6 +48,7 @@ def _read_token(file: Path) -> str:
 
 def _find_token(context: Context, config_file: Path | None) -> str:
     if context.options.token_file:
+        context.warn_of_open(context.options.token_file)
         return _read_token(Path(context.options.token_file))
     named = os.environ.get("SCITQ_WORKER_TOKEN", "").strip()
     if named:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -28,6 +29,8 @@ class Context:
         if self._api is None:
             from scitq.client.api import connect
 
+            if needs_token and self.options.token_file:
+                self.warn_of_open(self.options.token_file)
             self._api = connect(self.options.server, self.options.token_file, needs_token=needs_token)
         return self._api
 
@@ -35,6 +38,15 @@ class Context:
         """A remark for people: on stderr, and not with --quiet."""
         if not self.out.is_quiet:
             print(f"scitq: {text}", file=sys.stderr)
+
+    def warn_of_open(self, file: str) -> None:
+        """Say so when others may read a file that holds a secret (contract SRV-6)."""
+        try:
+            is_open = os.stat(file).st_mode & 0o077  # noqa: PTH116 - quicker than a Path
+        except OSError:
+            return
+        if is_open:
+            self.note(f"warning: {file} holds a secret and can be read by others; chmod 600 it")
 
     def task_ids(self, texts: Sequence[str]) -> list[int]:
         """The ids that `--id` values select, in ascending order when a range is among them; NotFoundError for an id that is not."""

@@ -40,7 +40,8 @@ def wait(context: Context, ranges: Sequence[tuple[int, int, int]], *, is_any: bo
                 return EXIT_TIMED_OUT
             left = max(0.0, left)
             asked = TaskWait(ranges=list(ranges), is_any=is_any, at_most_s=left, unless_counts=counts if bar.is_on else {})
-            answer = api.call(asked, TaskWaited, waits_s=left, patience_s=WAIT_PATIENCE_S)
+            patience_s = WAIT_PATIENCE_S if deadline is None else min(WAIT_PATIENCE_S, max(5.0, deadline - clock.monotonic_s()))
+            answer = api.call(asked, TaskWaited, waits_s=left, patience_s=patience_s)
             counts = answer.counts or {"?": 0}
             total = sum(counts.values())
             bar.show(sum(counts.get(letter, 0) for letter in _ENDED), total, _told(counts))
