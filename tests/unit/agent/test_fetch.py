@@ -392,3 +392,16 @@ def test_progress_tells_bytes_done_and_to_do(worker):
 def test_unknown_storages_and_bad_settings_are_errors_of_ours(worker):
     with pytest.raises(ScitqError, match="nope"):
         worker.run(inputs=["nope://b/x"])
+
+
+def test_the_marks_of_completed_results_are_no_inputs(worker):
+    for name in ("a", "b", "empty"):
+        worker.put(f"{name}/.scitq-complete.json")
+    worker.put("a/1")
+    worker.put("b/2")
+    folders, _ = worker.run(inputs=["st://a/", "st://b/*"])
+    assert sorted(content(folders.input)) == ["1", "2"]
+    folders, _ = worker.run(inputs=["st://a/.scitq-complete.json"])
+    assert sorted(content(folders.input)) == [".scitq-complete.json"]
+    with pytest.raises(SourceMissingError, match="nothing but the mark"):
+        worker.run(inputs=["st://empty/"])

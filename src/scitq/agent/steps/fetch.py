@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from scitq.agent import manifest
 from scitq.agent.actions import chain
 from scitq.agent.actions.limits import Meter
 from scitq.agent.cache import Build, ResourceCache, key_of
@@ -19,7 +20,7 @@ from scitq.agent.cache_views import View, Wanted
 from scitq.agent.claims import Claims
 from scitq.agent.data import Counter, Progress, limits_of, open_cache, open_storages
 from scitq.agent.folders import DataContext, TaskFolders
-from scitq.errors import StorageError
+from scitq.errors import SourceMissingError, StorageError
 from scitq.model.task import BARE
 from scitq.model.uri import Untar, Uri
 from scitq.protocol.messages.agent import Assignment
@@ -147,12 +148,20 @@ def _find(texts: Sequence[str], storages: Storages, cancel: Cancel) -> list[_Fou
     def job(number: int, uri: Uri) -> Callable[[Cancel], None]:
         def look(ours: Cancel) -> None:
             storage = storages.get(uri.scheme)
-            found[number] = _Found(uri, storage, resolve(storage, uri, cancel=ours))
+            found[number] = _Found(uri, storage, _without_mark(uri, resolve(storage, uri, cancel=ours)))
 
         return look
 
     run_parallel([job(number, uri) for number, uri in enumerate(uris)], workers=_LOOKUPS_AT_ONCE, cancel=cancel)
     return [found[number] for number in range(len(uris))]
+
+
+def _without_mark(uri: Uri, sources: list[Source]) -> list[Source]:
+    """Without the mark of a completed result, unless that is what is named: results of several tasks may be gathered into one folder."""
+    kept = [source for source in sources if uri.name == manifest.NAME or source.key.rpartition("/")[2] != manifest.NAME]
+    if sources and not kept:
+        raise SourceMissingError(f"{uri.location} holds nothing but the mark of a completed result")
+    return kept
 
 
 def _claim_plain(found: _Found, claims: Claims) -> None:
