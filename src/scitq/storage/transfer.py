@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import secrets
@@ -25,6 +26,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _slots: Final = threading.BoundedSemaphore(PARALLEL_STREAMS)
 _local: Final = threading.local()
+_OWN: Final = f".scitq-{secrets.token_hex(8)}-"
+_numbers: Final = itertools.count()
 _T = TypeVar("_T")
 
 
@@ -108,10 +111,11 @@ def local_errors(path: Path, uri: str) -> Iterator[None]:
 @contextmanager
 def whole_file(target: Path, uri: str) -> Iterator[Path]:
     """A temporary path beside `target` to write to; renamed to `target` at the end, removed on any error."""
-    temporary = target.with_name(f".scitq-{secrets.token_hex(8)}.part")
+    temporary = target.with_name(f"{_OWN}{next(_numbers)}.part")
     try:
         with local_errors(target, uri):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if not os.access(target.parent, os.F_OK):
+                target.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             temporary.replace(target)
     except BaseException:

@@ -9,6 +9,7 @@ import errno
 import select
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 
 from scitq.errors import CancelledError, StorageError, TransientStorageError
 from scitq.storage.base import Cancel
+from scitq.util import clock
 
 CONNECT_TIMEOUT_S: Final = 20.0
 SILENCE_TIMEOUT_S: Final = 60.0
@@ -71,7 +73,7 @@ class Connection:
 
     def __init__(self, origin: Origin, context: ssl.SSLContext | None, cancel: Cancel) -> None:
         self.origin = origin
-        self.is_fresh = True
+        self.idle_since_s = 0.0
         self.is_through_proxy = False
         self._kept = b""
         proxy = None if origin.host.startswith("/") or proxy_bypass(origin.host) else getproxies().get("https" if origin.is_tls else "http")
@@ -85,6 +87,8 @@ class Connection:
             self.socket = _connect(origin.host, origin.port, cancel)
         if context is not None and origin.is_tls:
             self.socket = context.wrap_socket(self.socket, server_hostname=origin.host)
+        # Whole buffers for one system call, where the socket can; at the end of a body, `view` is as long as what is missing.
+        self._flags = 0 if isinstance(self.socket, ssl.SSLSocket) else socket.MSG_WAITALL
 
     def _open_tunnel(self) -> None:
         target = f"{self.origin.host}:{self.origin.port}"
@@ -123,7 +127,7 @@ class Connection:
             view[:count] = self._kept[:count]
             self._kept = self._kept[count:]
             return count
-        return self.socket.recv_into(view)
+        return self.socket.recv_into(view, 0, self._flags)
 
     @property
     def is_quiet(self) -> bool:
@@ -245,7 +249,6 @@ class Wire:
         try:
             reply = None
             if connection is not None:
-                connection.is_fresh = False
                 with suppress(ConnectionBrokenError):
                     reply = self._send(connection, method, target, headers, body, cancel)
             if reply is None:
@@ -264,6 +267,7 @@ class Wire:
             with self._lock:
                 kept = self._idle.setdefault(origin, [])
                 if len(kept) < _KEPT:
+                    connection.idle_since_s = clock.monotonic_s()
                     kept.append(connection)
                     return
         connection.close()
@@ -290,7 +294,7 @@ class Wire:
             with self._lock:
                 kept = self._idle.get(origin)
                 connection = kept.pop() if kept else None
-            if connection is None or connection.is_quiet:
+            if connection is None or clock.monotonic_s() - connection.idle_since_s < 1 or connection.is_quiet:
                 return connection
             connection.close()
 
@@ -317,7 +321,7 @@ def _as_ours(origin: Origin, cancel: Cancel) -> Iterator[None]:
         yield
     except ssl.SSLCertVerificationError as error:
         raise StorageError(f"the certificate of {origin.authority} is not trusted: {error.verify_message}") from error
-    except (TimeoutError, ConnectionError, socket.gaierror, ssl.SSLError, ConnectionBrokenError) as error:
+    except (TimeoutError, BlockingIOError, ConnectionError, socket.gaierror, ssl.SSLError, ConnectionBrokenError) as error:
         if cancel.is_cancelled:
             raise CancelledError("the transfer was cancelled") from error
         if isinstance(error, ConnectionBrokenError):
@@ -332,7 +336,7 @@ def _as_ours(origin: Origin, cancel: Cancel) -> Iterator[None]:
 
 
 def _reason(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
+    if isinstance(error, TimeoutError | BlockingIOError | ssl.SSLWantReadError | ssl.SSLWantWriteError):
         return "no answer in time"
     if isinstance(error, socket.gaierror):
         return f"the name can't be resolved ({error.strerror})"
@@ -350,12 +354,20 @@ def _send_all(target: socket.socket, head: bytes, body: Body | None) -> None:
             target.sendall(piece)
 
 
+def _set_patience(target: socket.socket, seconds: float) -> None:
+    """Time limits kept by the kernel: those of Python cost another system call, and a turn of the interpreter lock, for each one."""
+    target.setblocking(True)
+    limit = struct.pack("ll", int(seconds), 0)
+    target.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    target.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+
+
 def _connect(host: str, port: int, cancel: Cancel) -> socket.socket:
     """A connected socket, or one to a Unix path; waits in short pieces so that cancelling works during the wait as well."""
     if host.startswith("/"):
         local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            local.settimeout(SOCKET_TIMEOUT_S)
+            _set_patience(local, SOCKET_TIMEOUT_S)
             local.connect(host)
         except OSError:
             local.close()
@@ -380,7 +392,7 @@ def _connect(host: str, port: int, cancel: Cancel) -> socket.socket:
                     raise TimeoutError("no connection in time")
             if status:
                 raise OSError(status, errno.errorcode.get(status, "connection failed"))
-            candidate.settimeout(SILENCE_TIMEOUT_S)
+            _set_patience(candidate, SILENCE_TIMEOUT_S)
             candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         except OSError as error:
