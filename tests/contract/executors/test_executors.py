@@ -13,7 +13,7 @@ from tests.lib.rig import Rig, keeper
 from tests.lib.site import wait_until
 
 from scitq.agent.executors.base import ImageError
-from scitq.agent.executors.docker import DockerExecutor
+from scitq.agent.executors.docker import AGENT, DockerExecutor
 from scitq.storage.base import Cancel
 
 pytestmark = pytest.mark.xdist_group("executors")
@@ -30,6 +30,14 @@ class Kind:
     def rig(self) -> Rig:
         return Rig(self.folder, lambda rig: rig.bare if self.name == "bare" else DockerExecutor(self.uid, rig))
 
+    def remove_all(self, rig: Rig) -> None:
+        """Release what has ended, and leave no container."""
+        for key in list(rig.ends):
+            rig.call(lambda key=key: rig.executor.release(key))
+        if self.name == "docker":
+            label = f"label={AGENT}={self.uid}"
+            wait_until(lambda: not services.service("docker").command("ps", "-aq", "--filter", label), "the removal of all containers")
+
 
 @pytest.fixture(scope="module", params=["bare", pytest.param("docker", marks=pytest.mark.docker)])
 def kind(request, tmp_path_factory):
@@ -44,10 +52,7 @@ def kind(request, tmp_path_factory):
 def rig(kind):
     rig = kind.rig()
     yield rig
-    for key in list(rig.ends):
-        rig.call(lambda key=key: rig.executor.release(key))
-    if kind.name == "docker":
-        wait_until(lambda: not rig.executor._containers, "the removal of all containers")
+    kind.remove_all(rig)
     rig.close()
 
 
@@ -189,12 +194,9 @@ def test_srv_03_a_running_and_an_ended_task_are_adopted(kind, rig, run):
         assert other.end(ends).status == 6
         assert other.streams(stays) == {1: b"one\ntwo\n"}
         assert other.streams(ends) == {1: b"short\n"}
+        wait_until(lambda: len(other.ends) == len(other.adopted), "the ends of all that was adopted")
     finally:
-        for key in other.ends:
-            other.call(lambda key=key: other.executor.release(key))
-        if kind.name == "docker":
-            wait_until(lambda: not other.executor._containers, "the removal of all containers")
-            rig.executor._containers.clear()
+        kind.remove_all(other)
         other.close()
 
 
