@@ -44,7 +44,7 @@ _STATES = {
     "STAGE_OUT": MachineState.ENDING,
     "COMPLETING": MachineState.ENDING,
 }
-_EVICTED = frozenset({"PREEMPTED", "NODE_FAIL", "REVOKED", "BOOT_FAIL"})
+_EVICTED = frozenset({"PREEMPTED", "NODE_FAIL", "REVOKED", "BOOT_FAIL", "TIMEOUT", "DEADLINE"})
 _NEVER = re.compile(
     r"invalid (partition|account|qos|feature|generic resource)|requested node configuration is not available", re.IGNORECASE
 )
