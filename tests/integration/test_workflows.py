@@ -28,6 +28,15 @@ def site(tmp_path_factory: pytest.TempPathFactory, scitq_argv: list[str]) -> Ite
 
 
 @pytest.fixture(scope="module")
+def worker(site: Site) -> int:
+    """A worker of no step, started by hand."""
+    before = {row["id"] for row in site.workers()}
+    site.agent()
+    (found,) = {row["id"] for row in site.workers()} - before
+    return int(found)
+
+
+@pytest.fixture(scope="module")
 def bucket(site: Site) -> Path:
     return site.folder / "store/bucket"
 
@@ -78,7 +87,9 @@ def test_the_first_example_goes_over_a_list(site: Site) -> None:
         ("total", {"S": 4}, 4),
     ]
     assert site.ok("workflow show --name greet --template").out.strip() == file.read_text().strip()
-    loud = run(site, file, "--param", "loud=yes", "--name", "greet-loud").json
+    begun = site.ok("workflow create --name greet-loud").id  # as a run that was interrupted leaves it: open
+    loud = run(site, file, "--param", "loud=yes", "--name", "greet-loud", "--continue").json
+    assert loud["id"] == begun
     finish(site, loud["id"])
     assert outputs(site, loud["id"], "shout") == ["ADA", "GRACE"]
 
@@ -170,12 +181,9 @@ def test_parameters_are_shown_and_read_from_files(site: Site) -> None:
     assert listed.out.split() == ["hello.Zoe", "hello.Yann", "count"]
 
 
-def test_i_a_workflow_made_by_hand_starts_when_it_is_finalized(site: Site) -> None:
+def test_i_a_workflow_made_by_hand_starts_when_it_is_finalized(site: Site, worker: int) -> None:
     number = site.ok("workflow create --name by-hand --maximum-workers 3").id
     step = site.ok("step create --workflow-name by-hand --name one --retry 1").id
-    before = {worker["id"] for worker in site.workers()}
-    site.agent()
-    (worker,) = {worker["id"] for worker in site.workers()} - before
     assert site.fails("step create --workflow-id 99999 --name one", 5)
     assert site.fails("step create --workflow-name by-hand --name one", 6)
     first = site.create("false", f"--step {step}")
@@ -204,3 +212,21 @@ def test_i_a_workflow_made_by_hand_starts_when_it_is_finalized(site: Site) -> No
     site.fails(f"step show --step {step}", 5)
     site.fails(f"task show --id {first}", 5)
     assert "by-hand" not in site.ok("workflow list").out
+
+
+def test_cre_02_a_worker_takes_only_tasks_of_its_step_and_no_step_is_a_group_of_its_own(site: Site, worker: int) -> None:
+    site.ok("workflow create --name groups")
+    site.ok("workflow finalize --name groups")
+    first, second = (site.ok(f"step create --workflow-name groups --name {name}").id for name in ("a", "b"))
+    site.ok(f"worker update --worker-id {worker} --step {first}")
+    loose = site.create("echo loose")
+    of_second = site.create("echo second", f"--step {second}")
+    of_first = [site.create("echo first", f"--step {first}") for _ in range(2)]
+    for task in of_first:
+        site.wait_status(task, "S")
+    assert [site.status_of(task) for task in (loose, of_second)] == ["P", "P"]
+    site.ok(f"worker update --worker-id {worker} --step-id {second}")
+    site.wait_status(of_second, "S")
+    assert site.status_of(loose) == "P"
+    site.ok(f"worker update --worker-id {worker} --step 0")
+    site.wait_status(loose, "S")
