@@ -23,6 +23,7 @@ from scitq.util import files
 class Phase(StrEnum):
     """Where an attempt stands here; the letters are those of the server."""
 
+    ACCEPTED = "C"
     FETCHING = "D"
     READY = "O"
     STARTING = "o"
@@ -38,7 +39,7 @@ class Attempt:
 
     assignment: Assignment
     folders: TaskFolders
-    phase: Phase = Phase.FETCHING
+    phase: Phase = Phase.ACCEPTED
     resource: Path | None = None
     cancel: Cancel = field(default_factory=Cancel)
     wish: str = ""

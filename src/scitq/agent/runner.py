@@ -23,6 +23,7 @@ from scitq.agent.folders import DataContext, TaskFolders
 from scitq.agent.keeper.messages import Key
 from scitq.agent.loop import Loop
 from scitq.agent.outbox import Outbox
+from scitq.agent.preparations import Preparations
 from scitq.agent.slots import Slots
 from scitq.agent.steps import fetch, ship
 from scitq.agent.tasklog import note
@@ -68,6 +69,7 @@ class Runner:
         self.outbox: Outbox | None = None
         self.attempts: dict[Key, Attempt] = {}
         self.slots = Slots(surroundings.hardware.gpus)
+        self._preparations = Preparations(lambda: self.slots.concurrency, self._prepare)
         self.is_draining = False
         self.became_idle: Callable[[], None] = lambda: None
         self.files_kept: Callable[[Key], None] = lambda _: None
@@ -105,18 +107,30 @@ class Runner:
             return
         self.attempts[key] = attempt
         self._out.add(key, TaskEvent.ACCEPT)
-        self._out.add(key, TaskEvent.FETCH)
         if attempt.needs_fetch:
-            self.in_thread(
-                lambda: self._fetch(attempt), lambda skip: self._fetched(attempt, skip), lambda error: self._fail(attempt, error)
-            )
+            self._preparations.add(attempt)
             return
+        attempt.phase = Phase.FETCHING
+        self._out.add(key, TaskEvent.FETCH)
         try:
             attempt.folders.make()
         except OSError as error:
             self._fail(attempt, error)
             return
         self._fetched(attempt, False)
+
+    def _prepare(self, attempt: Attempt) -> None:
+        self._out.add(attempt.key, TaskEvent.FETCH)
+
+        def done(skip: bool) -> None:
+            self._preparations.ended(attempt)
+            self._fetched(attempt, skip)
+
+        def failed(error: BaseException) -> None:
+            self._preparations.ended(attempt)
+            self._fail(attempt, error)
+
+        self.in_thread(lambda: self._fetch(attempt), done, failed)
 
     def _refusal(self, attempt: Attempt) -> str:
         if self.is_draining:
@@ -257,7 +271,7 @@ class Runner:
             executor.signal(attempt.key, signal.SIGTERM if wish == "stop" else signal.SIGKILL)
             if wish == "stop":
                 attempt.timers.append(self._loop.after(30.0, lambda: executor.signal(attempt.key, signal.SIGKILL)))
-        elif attempt.phase is Phase.READY:
+        elif attempt.phase in {Phase.ACCEPTED, Phase.READY}:
             self._fail(attempt, CancelledError(reason))
         elif attempt.phase is not Phase.OVER:
             attempt.cancel.cancel()
