@@ -11,7 +11,7 @@ from typing import Self
 
 import msgspec
 
-from scitq.agent.actions.chain import everything_below
+from scitq.agent.actions.chain import entries_below
 from scitq.util import clock, files
 
 DATA = "data"
@@ -80,18 +80,17 @@ class Entry:
 def protect(folder: Path) -> tuple[int, int]:
     """Take the right to write from all files and folders; returns bytes and number of files."""
     total = count = 0
-    folders = [folder]
-    for name in everything_below(folder):
-        path = folder / name
-        found = os.lstat(path)
-        if stat.S_ISDIR(found.st_mode):
-            folders.append(path)
-        elif stat.S_ISREG(found.st_mode):
-            path.chmod(0o555 if found.st_mode & 0o111 else 0o444)
+    folders = [os.fspath(folder)]
+    for _name, entry in entries_below(folder):
+        if entry.is_dir(follow_symlinks=False):
+            folders.append(entry.path)
+        elif entry.is_file(follow_symlinks=False):
+            found = entry.stat(follow_symlinks=False)
+            os.chmod(entry.path, 0o555 if found.st_mode & 0o111 else 0o444)  # noqa: PTH101 - often, and paths cost
             total += found.st_size
             count += 1
     for path in folders:
-        path.chmod(0o555)
+        Path(path).chmod(0o555)
     return total, count
 
 
@@ -100,11 +99,12 @@ def stamp_of(folder: Path, *, with_changes: bool = False) -> str:
 
     with_changes: also of the times of the last change of anything, which no program can set back (but links change them too).
     """
-    digest = hashlib.sha256()
-    for name in sorted(everything_below(folder)):
-        found = os.lstat(folder / name)
-        is_link, is_folder = stat.S_ISLNK(found.st_mode), stat.S_ISDIR(found.st_mode)
-        target = os.readlink(folder / name) if is_link else ""  # noqa: PTH115 - a text, not a path
-        facts = (name, found.st_mode, 0 if is_folder else found.st_size, 0 if is_folder else found.st_mtime_ns, target)
-        digest.update(repr((*facts, found.st_ctime_ns if with_changes else 0)).encode(errors="surrogateescape"))
-    return digest.hexdigest()
+    lines = []
+    for name, entry in entries_below(folder):
+        found = entry.stat(follow_symlinks=False)
+        is_folder = stat.S_ISDIR(found.st_mode)
+        size, modified = (0, 0) if is_folder else (found.st_size, found.st_mtime_ns)
+        target = os.readlink(entry.path) if entry.is_symlink() else ""  # noqa: PTH115 - a text, not a path
+        lines.append(f"{name!r} {found.st_mode} {size} {modified} {target!r} {found.st_ctime_ns if with_changes else 0}")
+    lines.sort()
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

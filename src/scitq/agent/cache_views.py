@@ -7,14 +7,13 @@ import fcntl
 import hashlib
 import os
 import shutil
-import stat
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from scitq.agent.actions.chain import everything_below
+from scitq.agent.actions.chain import entries_below
 from scitq.agent.cache_entry import Entry, protect, stamp_of
 from scitq.agent.claims import Claims
 from scitq.storage.base import Cancel
@@ -84,42 +83,41 @@ def make_view(path: Path, staging: Path, wanted: Sequence[Wanted], entries: Sequ
 
 def protect_folders(folder: Path) -> None:
     """Take the right to write from folders only: the files are links, whose mode is the entry's."""
-    for name in everything_below(folder):
-        if stat.S_ISDIR(os.lstat(folder / name).st_mode):
-            (folder / name).chmod(0o555)
+    for _name, entry in entries_below(folder):
+        if entry.is_dir(follow_symlinks=False):
+            Path(entry.path).chmod(0o555)
 
 
 def _add(root: Path, item: Wanted, entry: Entry, claims: Claims, cancel: Cancel, is_copied: bool) -> None:
     if item.folder:
         claims.add_folder(item.folder, item.uri)
         (root / item.folder).mkdir(parents=True, exist_ok=True)
-    for number, name in enumerate(everything_below(entry.data)):
+    for number, (name, found) in enumerate(entries_below(entry.data)):
         if not number % 256:
             cancel.check()
         path = f"{item.folder}/{name}" if item.folder else name
-        source, target = entry.data / name, root / path
-        mode = os.lstat(source).st_mode
-        if stat.S_ISDIR(mode):
+        target = f"{root}/{path}"
+        if found.is_dir(follow_symlinks=False):
             claims.add_folder(path, item.uri)
-            target.mkdir(parents=True, exist_ok=True)
+            Path(target).mkdir(parents=True, exist_ok=True)
             continue
         claims.add_file(path, item.uri)
-        if stat.S_ISLNK(mode):
-            target.symlink_to(source.readlink())
+        if found.is_symlink():
+            Path(target).symlink_to(Path(found.path).readlink())
         elif is_copied:
-            copy_file(source, target)
+            copy_file(Path(found.path), Path(target))
         else:
-            link_or_copy(source, target)
+            link_or_copy(found.path, target)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: str, target: str) -> None:
     """A hard link where the disk can, else a copy that shares blocks, else a plain one."""
     try:
-        target.hardlink_to(source)
+        os.link(source, target, follow_symlinks=False)
     except OSError as error:
         if error.errno not in _CANT_LINK:
             raise
-        copy_file(source, target)
+        copy_file(Path(source), Path(target))
 
 
 def copy_file(source: Path, target: Path) -> None:

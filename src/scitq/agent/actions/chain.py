@@ -91,28 +91,44 @@ def merge(source: Path, target: Path) -> None:
 
 def files_below(folder: Path) -> Iterator[str]:
     """Paths, relative, of all regular files; links are not followed."""
-    for name in everything_below(folder):
-        if stat.S_ISREG(os.lstat(folder / name).st_mode):
+    for name, entry in entries_below(folder):
+        if entry.is_file(follow_symlinks=False):
             yield name
 
 
 def everything_below(folder: Path) -> Iterator[str]:
     """Paths, relative, of all files, links and folders, a folder before what is in it."""
+    for name, _entry in entries_below(folder):
+        yield name
+
+
+def entries_below(folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The same, each with its entry: for 100,000 files the making of paths is what costs."""
+    root = os.fspath(folder)
     waiting = [""]
     while waiting:
         below = waiting.pop()
-        with os.scandir(folder / below) as children:
+        prefix = f"{below}/" if below else ""
+        with os.scandir(f"{root}/{below}") as children:
             for child in children:
-                name = f"{below}/{child.name}" if below else child.name
-                yield name
+                name = prefix + child.name
+                yield name, child
                 if child.is_dir(follow_symlinks=False):
                     waiting.append(name)
 
 
 def make_programs_executable(folder: Path) -> None:
     """Give the right to run to what can be run: object stores keep no modes (contract RES-3)."""
-    for name in files_below(folder):
-        path = folder / name
-        mode = stat.S_IMODE(os.lstat(path).st_mode)
-        if not mode & 0o100 and content.is_program(content.read_head(path)):
-            path.chmod(mode | 0o111)
+    for _name, entry in entries_below(folder):
+        if entry.is_file(follow_symlinks=False):
+            found = entry.stat(follow_symlinks=False)
+            if found.st_size > 1 and not found.st_mode & 0o100 and content.is_program(_first_bytes(entry.path)):
+                Path(entry.path).chmod(stat.S_IMODE(found.st_mode) | 0o111)
+
+
+def _first_bytes(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, 4)
+    finally:
+        os.close(descriptor)

@@ -274,12 +274,12 @@ def _open_to_all(folder: Path, *, is_bare: bool) -> None:
     if is_bare:
         return
     try:
-        for name in ["", *chain.everything_below(folder)]:
-            path = folder / name
-            mode = os.lstat(path).st_mode
-            if stat.S_ISDIR(mode):
-                path.chmod(0o777)
-            elif stat.S_ISREG(mode):
-                path.chmod(0o777 if mode & 0o111 else 0o666)
+        folder.chmod(0o777)
+        for _name, entry in chain.entries_below(folder):
+            if entry.is_dir(follow_symlinks=False):
+                Path(entry.path).chmod(0o777)
+            elif entry.is_file(follow_symlinks=False):
+                mode = entry.stat(follow_symlinks=False).st_mode
+                os.chmod(entry.path, 0o777 if mode & 0o111 else 0o666)  # noqa: PTH101 - often, and paths cost
     except OSError as error:
         raise StorageError(f"{folder}: {error.strerror or error}") from error
