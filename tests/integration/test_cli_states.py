@@ -19,7 +19,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def site(folder, scitq_argv):
     (folder / "store").mkdir()
-    with Site(folder, scitq_argv, rclone={"store": {"type": "local", "root": str(folder / "store")}}) as site:
+    with Site(
+        folder, scitq_argv, rclone={"store": {"type": "local", "root": str(folder / "store")}}, settings={"max_task_log": "1M"}
+    ) as site:
         site.agent(concurrency=1, more="--prefetch 1")
         yield site
 
@@ -98,6 +100,13 @@ def test_u_v_s_f_uploads(site, folder):
     assert listed(site, good, "S")
     assert listed(site, bad, "F")
     assert not listed(site, bad, "S")
+
+
+def test_log_07_output_beyond_the_cap_is_dropped_with_a_note(site):
+    task = site.create("yes | head -c 3000000; echo end >&2", "--shell sh")
+    assert site.wait_status(task, "SF") == "S"
+    assert len(site.ok(f"task output --id {task} --stdout").raw) <= 1_000_000
+    assert "max_task_log" in site.ok(f"task output --id {task}").out
 
 
 def test_w_then_p(site):

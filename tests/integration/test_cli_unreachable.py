@@ -47,6 +47,7 @@ def closed_port() -> int:
 
 def test_auth_10_closed_port(shell, closed_port):
     refused(shell, f"127.0.0.1:{closed_port}", "refused")
+    assert "login failed" in refused(shell, f"127.0.0.1:{closed_port}", "refused", words="login --user admin --password-stdin")
     told = refused(shell, f"localhost:{closed_port}", "refused")
     assert "127.0.0.1" in told
     refused(shell, f"127.0.0.1:{closed_port}", "refused", words="ping")

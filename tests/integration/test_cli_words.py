@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 
 import pytest
-from tests.lib.site import Shell, Site, clean_environment
+from tests.lib.site import SOURCE, Shell, Site, clean_environment
 from tests.lib.terminal import Terminal
 
 from scitq.commands import table
@@ -195,6 +196,28 @@ def test_completion_completes(alone):
         text = alone.ok(f"completion {shell}").out
         assert all(command.path[-1] in text for command in table.COMMANDS)
     alone.fails("completion tcsh", 2)
+
+
+def test_a_quick_command_imports_only_what_it_needs():
+    code = "import sys; from scitq.cli.main import run; run(['task', 'list']); print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(SOURCE), "SCITQ_TOKEN": "t", "SCITQ_SERVER": "127.0.0.1:1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert "refused" in done.stderr
+    loaded = set(done.stdout.split())
+    assert not loaded & {
+        "yaml",
+        "rich",
+        "boto3",
+        "botocore",
+        "apsw",
+        "bcrypt",
+        "docker",
+        "asyncio",
+        "tempfile",
+        "shutil",
+        "logging",
+        "cryptography",
+    }
 
 
 def test_doctor_looks_at_this_machine(site, tmp_path):

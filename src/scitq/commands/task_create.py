@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -206,5 +207,6 @@ def run(context: Context) -> int:
         context.out.ids(made.ids)
     if not options.wait:
         return EXIT_OK
+    sys.stdout.flush()
     context.out.is_json = False
     return waiting.wait(context, waiting.ranges_of_ids(made.ids), timeout_s=options.timeout)

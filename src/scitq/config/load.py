@@ -151,7 +151,7 @@ def _check(config: Config, source: _Source) -> None:
 
 
 def read(path: Path) -> Config:
-    """The configuration in `path`; UsageError with file, line and key for what is wrong in it."""
+    """The configuration in `path`; a relative data_dir is meant from there. UsageError with file, line and key for what is wrong in it."""
     source = _Source(path)
     if not isinstance(source.plain, (dict, type(None))):
         raise UsageError(f"{path}: the file must hold sections (scitq:, worker:, rclone:, …), not a {type(source.plain).__name__}")
@@ -161,6 +161,10 @@ def read(path: Path) -> Config:
     except msgspec.ValidationError as error:
         raise source.translate(error) from None
     _check(config, source)
+    data_dir = config.scitq.data_dir
+    if data_dir and not data_dir.startswith(("/", "~")):
+        absolute = str(path.absolute().parent / data_dir)
+        config = msgspec.structs.replace(config, scitq=msgspec.structs.replace(config.scitq, data_dir=absolute))
     return config
 
 

@@ -46,6 +46,12 @@ def test_what_is_no_mapping(read):
     assert read("scitq:\nrclone:\n").rclone == {}
 
 
+def test_a_relative_data_folder_lies_beside_the_file(read, tmp_path):
+    assert read("scitq:\n  data_dir: data/x\n").scitq.data_dir == str(tmp_path / "data/x")
+    for kept in ("/abs", "~/x", ""):
+        assert read(f"scitq:\n  data_dir: '{kept}'\n").scitq.data_dir == kept
+
+
 def test_variables_are_replaced(read, monkeypatch):
     monkeypatch.setenv("SCITQ_TEST_SECRET", "s e")
     assert read("scitq:\n  token_secret: a${SCITQ_TEST_SECRET}b\n").scitq.token_secret == "as eb"
