@@ -254,23 +254,31 @@ class _Compiler:
             ) from None
 
     def _places(self, step: StepTemplate, unit: Unit, scope: Scope) -> tuple[str | None, str | None]:
-        """Where a task's output goes, and where it is published."""
+        """Where a task's output goes, and where it is published.
+
+        A task that is skipped when its result exists has no place in the workspace when it is published: that place is
+        another one for each workflow, so the result would never be complete.
+        """
+        publish = self._publish(step, unit, scope)
         output = numbers.text(step.texts, "output", scope)
         if output is not None:
-            output = self._folder(output, step.texts["output"].line)
-        elif self.template.workspace is not None:
-            root = self._folder(self.template.workspace.evaluate(scope).strip(), self.template.workspace.line)
-            output = f"{root}{self._tail((self.name, step.name, unit.label))}"
+            return self._folder(output, step.texts["output"].line), publish
+        if self.template.workspace is None or (publish is not None and numbers.flag(step.texts, "skip_if_exists", scope)):
+            return None, publish
+        root = self._folder(self.template.workspace.evaluate(scope).strip(), self.template.workspace.line)
+        return f"{root}{self._tail((self.name, step.name, unit.label))}", publish
+
+    def _publish(self, step: StepTemplate, unit: Unit, scope: Scope) -> str | None:
         publish = numbers.text(step.texts, "publish", scope)
         if publish is None or publish.lower() == "false":
-            return output, None
+            return None
         line = step.texts["publish"].line
         if publish.lower() != "true":
-            return output, self._folder(publish, line)
+            return self._folder(publish, line)
         if self.template.publish_root is None:
             raise problem(line, "publish: true needs a publish_root at the top of the file")
         root = self._folder(self.template.publish_root.evaluate(scope).strip(), self.template.publish_root.line)
-        return output, f"{root}{self._tail((step.name, unit.label))}"
+        return f"{root}{self._tail((step.name, unit.label))}"
 
     @staticmethod
     def _tail(parts: tuple[str, ...]) -> str:

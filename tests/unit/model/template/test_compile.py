@@ -238,7 +238,7 @@ steps:
     publish: true
     skip_if_exists: true
     accept_failure: true
-    retry_on: [out_of_memory, 137]
+    retry_on: [oom, 'exit:137']
     priority: -3
     task_spec: {cpus: 8, mem: 512MiB, disk: 1.5, gpus: 1, time_limit: 2h}
   - {name: t, inputs: s, retry: 0, accept_failure: true, output: "s3://bucket/x/{sample|basename}", command: x}
@@ -248,8 +248,8 @@ steps:
     spec = task.spec
     assert (spec.cpus, spec.mem_gib, spec.disk_gb, spec.gpus, spec.time_limit_s) == (8, 0.5, 1.5, 1, 7200)
     assert spec.env == {"SAMPLE": "a/b", "LANG": "C.UTF-8", "N": "a/b"}
-    assert (spec.output, spec.publish, spec.skip_if_exists) == ("s3://bucket/work/w/s/a_b/", "s3://bucket/results/s/a_b/", True)
-    assert (task.retries, task.priority, spec.retry_on) == (2, -3, ("out_of_memory", "137"))
+    assert (spec.output, spec.publish, spec.skip_if_exists) == (None, "s3://bucket/results/s/a_b/", True)
+    assert (task.retries, task.priority, spec.retry_on) == (2, -3, ("oom", "exit:137"))
     assert spec.resources == ("s3://bucket/index.tgz|untar",)
     other = _task(plan, "t.a/b")
     assert (other.retries, other.depends_on, other.after_any) == (0, (), (0,))
