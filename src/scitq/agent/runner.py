@@ -68,7 +68,7 @@ class Runner:
         self.containers: Executor | None = None
         self.outbox: Outbox | None = None
         self.attempts: dict[Key, Attempt] = {}
-        self.slots = Slots(surroundings.hardware.gpus)
+        self.slots = Slots(surroundings.hardware)
         self._preparations = Preparations(lambda: self.slots.concurrency, self._prepare)
         self.is_draining = False
         self.became_idle: Callable[[], None] = lambda: None
