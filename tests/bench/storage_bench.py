@@ -20,8 +20,9 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "src")]
@@ -35,7 +36,7 @@ Tool = Callable[[str, Path, str], None]
 def s3_service() -> S3Service:
     state = json.loads(STATE.read_text()) if STATE.is_file() else {}
     if "s3" not in state:
-        sys.exit("no S3 server; start it with: build/services.py up s3")
+        raise OSError("no S3 server; start it with: build/services.py up s3")
     return S3Service(**{key: value for key, value in state["s3"].items() if key != "processes"})
 
 
@@ -143,6 +144,38 @@ def measure(
     return times
 
 
+def report(rounds: int, large_mib: int, small: int, folder: Path | None = None) -> dict[str, Any]:
+    """Medians in seconds, ratios to the others, and our peak memory."""
+    service = s3_service()
+    found = {"scitq": ours(service)} | {name: by_command(name, service) for name in ("rclone", "s5cmd", "aws")}
+    tools = {name: tool for name, tool in found.items() if tool is not None}
+    with tempfile.TemporaryDirectory(prefix="scitq-bench-", dir=folder) as name:
+        times = measure(tools, service, Path(name), rounds, make_sources(Path(name), large_mib, small))
+    medians = {action: {name: round(statistics.median(values), 3) for name, values in row.items()} for action, row in times.items()}
+    ratios = {}
+    for action, row in medians.items():
+        others = [value for name, value in row.items() if name != "scitq" and (action.startswith("large") or name == "rclone")]
+        if others:
+            ratios[action] = round(min(others) / row["scitq"], 2)
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    return {"medians_s": medians, "ratios": ratios, "peak_mib": peak_mib}
+
+
+def show(found: dict[str, Any]) -> None:
+    for action, row in found["medians_s"].items():
+        print(f"{action:10}  " + "  ".join(f"{name} {value:6.2f} s" for name, value in row.items()))
+    for action, ratio in found["ratios"].items():
+        against, floor = ("the fastest of the others", 0.95) if action.startswith("large") else ("rclone with its defaults", 1.5)
+        print(f"{action:10}  {ratio:5.2f} times {against} (at least {floor})")
+    print(f"peak memory of ours: {found['peak_mib']} MiB (at most 250)")
+
+
+def section(_argv: Sequence[str], scale: float) -> None:
+    """Transfers, as a section of the whole bench."""
+    print("\nTransfers to and from one S3 server (medians of 3 rounds)\n")
+    show(report(3, max(64, int(1024 * scale)), max(100, int(1000 * scale))))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
@@ -151,28 +184,11 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    service = s3_service()
-    found = {"scitq": ours(service)} | {name: by_command(name, service) for name in ("rclone", "s5cmd", "aws")}
-    tools = {name: tool for name, tool in found.items() if tool is not None}
-    with tempfile.TemporaryDirectory(prefix="scitq-bench-", dir=options.folder) as name:
-        folder = Path(name)
-        times = measure(tools, service, folder, options.rounds, make_sources(folder, options.large_mib, options.small))
-    medians = {action: {name: round(statistics.median(values), 3) for name, values in row.items()} for action, row in times.items()}
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    ratios = {}
-    for action, row in medians.items():
-        others = [value for name, value in row.items() if name != "scitq" and (action.startswith("large") or name == "rclone")]
-        if others:
-            ratios[action] = round(min(others) / row["scitq"], 2)
+    found = report(options.rounds, options.large_mib, options.small, options.folder)
     if options.json:
-        print(json.dumps({"medians_s": medians, "ratios": ratios, "peak_mib": peak_mib}))
-        return
-    for action, row in medians.items():
-        print(f"{action:10}  " + "  ".join(f"{name} {value:6.2f} s" for name, value in row.items()))
-    for action, ratio in ratios.items():
-        against, floor = ("the fastest of the others", 0.95) if action.startswith("large") else ("rclone with its defaults", 1.5)
-        print(f"{action:10}  {ratio:5.2f} times {against} (at least {floor})")
-    print(f"peak memory of ours: {peak_mib} MiB (at most 250)")
+        print(json.dumps(found))
+    else:
+        show(found)
 
 
 if __name__ == "__main__":

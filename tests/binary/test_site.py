@@ -42,7 +42,7 @@ def test_it_tells_its_version_commit_and_libraries(exe: Path, run: Run) -> None:
     assert found["one_file"] == "yes"
     assert len(found["commit"].removesuffix("-dirty")) >= 12 or found["commit"] == "unknown"
     lock = (ROOT / "packaging/requirements.lock").read_text()
-    for name in ("apsw", "boto3", "botocore", "docker", "obstore", "pyzmq"):
+    for name in ("apsw", "boto3", "botocore", "docker", "isal", "pyzmq"):
         assert f"\n{name}=={found[name]}" in lock
 
 
