@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench import queue_bench
+from tests.bench import queue_bench, storage_bench
 from tests.bench.site import Site
 from tests.bench.tables import high, middle, ms, rate, show
 
@@ -169,4 +169,5 @@ SECTIONS: dict[str, Callable[[Sequence[str], float], None]] = {
     "start": start,
     "rows": queue_bench.creating,
     "lists": queue_bench.listing,
+    "storage": storage_bench.section,
 }
