@@ -82,6 +82,10 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     command -v zstd >/dev/null || missing+=(zstd)
     command -v ps >/dev/null || missing+=(procps)
     command -v ip >/dev/null || missing+=(iproute2)
+    if wants binary; then
+        command -v rpm >/dev/null || missing+=(rpm)
+        command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+    fi
     if [ ${#missing[@]} -gt 0 ]; then
         PYTHONPATH=build "$python" -c 'import sys; from service.common import debian_packages; debian_packages(*sys.argv[1:])' "${missing[@]}" || exit 1
     fi

@@ -39,7 +39,7 @@ def user_file() -> Path:
 def find(given: str | None = None) -> Path | None:
     """The file to use, in the order of contract SRV-1: given, $SCITQ_CONFIG, the user's, the site's; None when there is none.
 
-    A file that was named and is absent is a UsageError.
+    A file that was named and is absent is a UsageError. One of the site that this user may not read is the server's own, and passed over.
     """
     named = given or os.environ.get("SCITQ_CONFIG")
     if named:
@@ -47,7 +47,7 @@ def find(given: str | None = None) -> Path | None:
             raise UsageError(f"there is no configuration file {named}")
         return Path(named)
     candidates = [user_file(), Path("/etc/scitq.yaml"), Path("/etc/scitq/scitq.yaml")]
-    return next((path for path in candidates if path.is_file()), None)
+    return next((path for path in candidates if path.is_file() and os.access(path, os.R_OK)), None)
 
 
 def _line_of(node: yaml.Node | None, path: list[str]) -> int | None:
