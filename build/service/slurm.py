@@ -7,11 +7,14 @@ import pwd
 import shutil
 import socket
 import subprocess
+import zlib
 from pathlib import Path
 from typing import Any
 
-from service.common import Processes, ServiceError, debian_packages, folder, free_port, have, program, tail
+from service.common import CACHE, Processes, ServiceError, debian_packages, folder, free_port, have, program, tail
 
+MUNGE = Path("/run") / f"scitq-munge-{zlib.crc32(str(CACHE).encode()):08x}"
+"""Short, and of this clone alone."""
 CONF = """\
 ClusterName=local
 SlurmctldHost={node}(127.0.0.1)
@@ -87,7 +90,7 @@ def _munge(processes: Processes) -> Path:
         user = pwd.getpwnam("munge")
     except KeyError:
         raise ServiceError("no user `munge`: is the package munge installed?") from None
-    home = Path("/run/scitq-munge")
+    home = MUNGE
     shutil.rmtree(home, ignore_errors=True)
     home.mkdir(mode=0o755)
     os.chown(home, user.pw_uid, user.pw_gid)
@@ -106,4 +109,4 @@ def _munge(processes: Processes) -> Path:
 
 
 def clean() -> None:
-    shutil.rmtree("/run/scitq-munge", ignore_errors=True)
+    shutil.rmtree(MUNGE, ignore_errors=True)

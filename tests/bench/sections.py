@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench import queue_bench, storage_bench
+from tests.bench import agents_bench, queue_bench, storage_bench
 from tests.bench.site import Site
 from tests.bench.tables import high, middle, ms, rate, show
 
@@ -170,4 +170,5 @@ SECTIONS: dict[str, Callable[[Sequence[str], float], None]] = {
     "rows": queue_bench.creating,
     "lists": queue_bench.listing,
     "storage": storage_bench.section,
+    "agents": agents_bench.agents,
 }

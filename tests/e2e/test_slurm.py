@@ -127,3 +127,30 @@ def test_a_cancelled_pilot_is_noticed_and_its_task_runs_again(site: Site, slurm_
     subprocess.run(["scancel", f"--name={machine}"], env=os.environ | {"SLURM_CONF": str(slurm_service.conf)}, check=True, timeout=60)
     wait_until(lambda: states(site, step) == ["S"], "the second try", 120)
     wait_until(lambda: not site.workers() and not queue(site, slurm_service), "all workers released", 120)
+
+
+WORKFLOW = """
+name: squares
+worker_pool: {provider: slurm.main, flavor: tiny, max: 2}
+steps:
+  - name: one
+    container: bare
+    each: {number: [1, 2, 3]}
+    command: sh -c 'echo {number}'
+  - name: two
+    container: bare
+    each: {number: [1, 2, 3]}
+    command: sh -c 'echo {number}'
+    depends: one
+"""
+
+
+def test_a_workflow_from_a_file_runs_on_slurm_without_a_hand_on_it(site: Site, slurm_service: SlurmService) -> None:
+    file = site.folder / "squares.yaml"
+    file.write_text(WORKFLOW)
+    ran = site.ok(f"workflow run {file} --json").json
+    number = ran["id"] if isinstance(ran, dict) else ran[0]["id"]
+    site.ok(f"workflow wait --id {number} --timeout 150s", deadline_s=170)
+    rows = site.tasks(f"--workflow-id {number} --limit 0")
+    assert [row["status"] for row in rows] == ["S"] * 6
+    wait_until(lambda: not site.workers() and not queue(site, slurm_service), "all workers released", 120)
