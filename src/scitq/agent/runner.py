@@ -25,6 +25,7 @@ from scitq.agent.loop import Loop
 from scitq.agent.outbox import Outbox
 from scitq.agent.preparations import Preparations
 from scitq.agent.slots import Slots
+from scitq.agent.spare import SpareFolders
 from scitq.agent.steps import fetch, ship
 from scitq.agent.tasklog import note
 from scitq.errors import CancelledError, DiskFullError, ScitqError
@@ -69,6 +70,7 @@ class Runner:
         self.outbox: Outbox | None = None
         self.attempts: dict[Key, Attempt] = {}
         self.slots = Slots(surroundings.hardware)
+        self._spare = SpareFolders(surroundings.work_dir / "spare")
         self._preparations = Preparations(lambda: self.slots.concurrency, self._prepare)
         self.is_draining = False
         self.became_idle: Callable[[], None] = lambda: None
@@ -113,7 +115,7 @@ class Runner:
         attempt.phase = Phase.FETCHING
         self._out.add(key, TaskEvent.FETCH)
         try:
-            attempt.folders.make()
+            self._spare.make(attempt.folders)
         except OSError as error:
             self._fail(attempt, error)
             return
@@ -417,7 +419,7 @@ class Runner:
         if executor is not None:
             executor.release(attempt.key)
         is_quick = attempt.is_bare and not attempt.has_lease
-        if not is_quick or not (attempt.keeps_files or _remove_empty(attempt.folders)):
+        if not is_quick or not (attempt.keeps_files or self._spare.keep(attempt.folders)):
             self.in_thread(lambda: self._remove(attempt, executor), _ignore, _log_removal)
         if not self.attempts:
             self.became_idle()
@@ -477,16 +479,6 @@ class Runner:
 
         with suppress(RuntimeError):  # at the end of the agent
             self._workers.submit(run)
-
-
-def _remove_empty(folders: TaskFolders) -> bool:
-    """Remove the folders of a task that left no file; False when there are some."""
-    try:
-        for folder in (folders.input, folders.output, folders.resource, folders.temp, folders.root):
-            folder.rmdir()
-    except OSError:
-        return False
-    return True
 
 
 def _ignore(_: object) -> None:
