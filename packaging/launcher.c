@@ -18,6 +18,7 @@
 #include <sys/auxv.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/statvfs.h>
 #include <time.h>
 #include <unistd.h>
@@ -284,21 +285,34 @@ static void remove_tree(int parent, const char *name)
     unlinkat(parent, name, AT_REMOVEDIR);
 }
 
+/* A file system that other machines use too: their locks may not be seen here (mount options local_lock, localflock). */
+static bool is_shared(int fd)
+{
+    static const uint32_t kinds[] = {0x6969, 0x0BD00BD0, 0x47504653, 0x00C36400, 0x65735546, 0x19830326, 0xAAD7AAEA, 0x5346414F, 0xFE534D42, 0xFF534D42, 0x517B};
+    struct statfs system; /* NFS, Lustre, GPFS, Ceph, FUSE, BeeGFS, Panasas, AFS, SMB */
+    if (fstatfs(fd, &system)) return true;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if ((uint32_t)system.f_type == kinds[i]) return true;
+    return false;
+}
+
 /* Remove versions that no running scitq holds, and what killed ones left. */
 static void prune(const char *app, const char *keep)
 {
     DIR *list = opendir(app);
     if (!list) return;
     int at = dirfd(list);
+    bool shared = is_shared(at);
     for (struct dirent *one; (one = readdir(list));) {
-        struct stat status;
+        struct stat status, stamp;
         char away[PATH_MAX], lock[PATH_MAX];
         if (!strcmp(one->d_name, ".") || !strcmp(one->d_name, "..") || !strcmp(one->d_name, keep)) continue;
         if (fstatat(at, one->d_name, &status, AT_SYMLINK_NOFOLLOW) || !S_ISDIR(status.st_mode) || status.st_uid != geteuid()) continue;
         join(lock, one->d_name, LOCK);
         int fd = openat(at, lock, O_RDWR | O_NOFOLLOW | O_CLOEXEC);
         if (fd < 0 && (errno != ENOENT || status.st_mtim.tv_sec > time(NULL) - 3600)) continue; /* perhaps just being made */
-        if (fd < 0 || !flock(fd, LOCK_EX | LOCK_NB)) {
+        bool young = shared && fd >= 0 && (fstat(fd, &stamp) || stamp.st_mtim.tv_sec > time(NULL) - 2 * DAY);
+        if (!young && (fd < 0 || !flock(fd, LOCK_EX | LOCK_NB))) {
             snprintf(away, sizeof away, ".old-%ld-%.200s", (long)getpid(), one->d_name);
             remove_tree(at, !strncmp(one->d_name, ".old-", 5) || renameat(at, one->d_name, at, away) ? one->d_name : away);
         }
