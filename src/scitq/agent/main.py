@@ -148,8 +148,8 @@ class Agent:
             hardware=self._runner.around.hardware,
             runtimes=[*(["bare"] if options.allows_bare else []), *([self._containers.name] if self._containers else [])],
             allows_bare=options.allows_bare,
-            concurrency=options.concurrency,
-            prefetch=options.prefetch,
+            concurrency=None if self._was_ready else options.concurrency,
+            prefetch=None if self._was_ready else options.prefetch,
             machine=options.machine,
             provider=options.provider,
             region=options.region,
@@ -158,6 +158,7 @@ class Agent:
             held=self._runner.held(),
             version=__version__,
             step=options.step,
+            is_first=not self._was_ready,
         )
 
     def _registered(self, told: Registered) -> None:

@@ -241,7 +241,10 @@ def test_del_02_a_deleted_worker_interrupts_its_tasks_and_its_agent_must_end(des
     assert desk.send(m.WorkerList(), m.WorkerRows).rows == []
     with pytest.raises(ConflictError, match="was deleted"):
         desk.send(
-            am.AgentRegister(uid="w1", name="w1", host="h", hardware=am.Hardware(cpus=1, mem_gib=1, disk_gb=1)), am.Registered, WORKER, b"x"
+            am.AgentRegister(uid="w1", name="w1", host="h", hardware=am.Hardware(cpus=1, mem_gib=1, disk_gb=1), is_first=False),
+            am.Registered,
+            WORKER,
+            b"x",
         )
     fresh = HandAgent(desk)
     assert fresh.id != agent.id

@@ -40,7 +40,7 @@ def register(ctx: Ctx, message: m.AgentRegister) -> m.Registered:
     known = workers.by_machine(ctx.tx, message.machine) if message.machine else None
     known = known or workers.by_uid(ctx.tx, message.uid)
     if known and (known.status in {"deleting", "deleted"} or (known.status == "failed" and known.machine)):
-        if message.machine or message.concurrency is None:
+        if message.machine or not message.is_first:
             raise ConflictError(f"worker {known.id} was deleted; this agent must end")
         workers.update(ctx.tx, known.id, {"uid": None})
         known = None

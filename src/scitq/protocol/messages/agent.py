@@ -71,6 +71,8 @@ class AgentRegister(Request, frozen=True, kw_only=True):
     held: list[Held] = []
     version: str = ""
     step: str = ""
+    is_first: bool = True
+    """Whether this process has not registered before: then its own settings count, and a deleted worker becomes a new one."""
 
 
 class AttemptEvent(msgspec.Struct, frozen=True, array_like=True):
