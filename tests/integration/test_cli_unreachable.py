@@ -10,6 +10,7 @@ import threading
 
 import pytest
 from tests.lib.site import Shell, Site, clean_environment, stopped, wait_until
+from tests.lib.terminal import Terminal
 
 pytestmark = pytest.mark.xdist_group("cli_unreachable")
 
@@ -135,14 +136,10 @@ def test_auth_15_ping_tells_version_and_round_trip(site):
 
 def test_a_request_survives_a_restart_of_the_server(site):
     task = site.create("true", "--hold")
-    waiting = site.start(f"task wait --id {task} --timeout 60")
-    try:
-        wait_until(lambda: site.ok("status --json").json["connections"] >= 2, "the parked wait")
+    with Terminal([*site.argv, "task", "wait", "--id", str(task), "--timeout", "120"], site.environment) as terminal:
+        terminal.expect("0/1")
         site.restart_server(signal.SIGKILL)
         site.ok(f"task cancel --id {task}")
-        out, err = waiting.communicate(timeout=60)
-        assert waiting.returncode == 10, err
-        assert out == b""
-    finally:
-        waiting.kill()
-        waiting.wait()
+        status, out = terminal.end()
+    assert status == 10, terminal.seen
+    assert out == ""
