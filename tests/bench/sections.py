@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.bench import agents_bench, queue_bench, startup_bench, storage_bench
+from tests.bench import agents_bench, data_bench, queue_bench, startup_bench, storage_bench
 from tests.bench.site import Site
 from tests.bench.tables import high, middle, ms, rate, show
 
@@ -170,6 +170,7 @@ SECTIONS: dict[str, Callable[[Sequence[str], float], None]] = {
     "startup": startup_bench.section,
     "rows": queue_bench.creating,
     "lists": queue_bench.listing,
+    "sharing": data_bench.sharing,
     "storage": storage_bench.section,
     "agents": agents_bench.agents,
 }
