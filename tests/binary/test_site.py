@@ -20,6 +20,8 @@ from scitq.commands import table
 from tests.lib.onefile import ROOT, Run
 from tests.lib.site import Site, end, wait_until
 
+on_site = pytest.mark.xdist_group("one-file-site")
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory, exe: Path) -> Iterator[Site]:
@@ -59,12 +61,14 @@ def test_cli_02_every_help_is_the_same_as_from_source(exe: Path, run: Run) -> No
             assert answer.stdout.rstrip("\n") == expected[path].rstrip("\n"), path
 
 
+@on_site
 def test_a_whole_site_runs_a_task_from_it(site: Site) -> None:
     task = site.create("sh -c 'echo hello; ls / >/dev/null && echo done'")
     assert site.wait_status(task, "SF") == "S"
     assert site.output(task) == "hello\ndone\n"
 
 
+@on_site
 def test_cli_09_tasks_see_nothing_of_the_executables_own_environment(site: Site) -> None:
     task = site.create("env")
     assert site.wait_status(task, "SF") == "S"
@@ -73,6 +77,7 @@ def test_cli_09_tasks_see_nothing_of_the_executables_own_environment(site: Site)
     assert not [line for line in seen.splitlines() if line.startswith(("SCITQ_ORIG_", "SCITQ_BUNDLE", "SCITQ_EXECUTABLE", "_PYI", "_MEI"))]
 
 
+@on_site
 def test_cli_09_programs_that_it_starts_get_the_users_environment(site: Site, tmp_path: Path) -> None:
     fake = tmp_path / "rclone"
     fake.write_text(f"#!/bin/sh\nenv >{tmp_path}/seen\necho rclone v1.60.1\n")
@@ -84,6 +89,7 @@ def test_cli_09_programs_that_it_starts_get_the_users_environment(site: Site, tm
     assert not [line for line in seen if line.startswith(("SCITQ_ORIG_", "SCITQ_BUNDLE", "SCITQ_EXECUTABLE", "_PYI", "_MEI"))]
 
 
+@on_site
 def test_daemons_hold_what_they_run_from(site: Site) -> None:
     for folder in (site.home / ".cache/scitq/app").glob("[0-9]*"):
         lock = os.open(folder / ".lock", os.O_RDWR)
