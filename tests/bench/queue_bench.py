@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import tempfile
 import threading
@@ -15,6 +16,7 @@ import apsw
 import psutil
 
 from scitq.broker.store.connection import Store
+from scitq.broker.store.tasks import spec_body
 from scitq.client.api import Api
 from scitq.client.locate import Address
 from scitq.model.task import NewTask, TaskSpec
@@ -26,6 +28,7 @@ _BATCH = 5000
 
 
 def _api(site: Site) -> Api:
+    os.environ["SCITQ_SERVER_KEY"] = (site.folder / "data" / "server.key").read_text().split()[1]
     return Api(Address("127.0.0.1", site.port), site.env["SCITQ_TOKEN"])
 
 
@@ -90,16 +93,17 @@ def creating(argv: Sequence[str], scale: float) -> None:
 def _fill(path: Path, count: int) -> None:
     """A million ended tasks, put into a database that no server has open."""
     db = apsw.Connection(str(path))
-    spec = "INSERT INTO task_spec (container, command, body) SELECT 'bare', 'echo ' || value, x'80' FROM generate_series(1, ?)"
+    spec = "INSERT INTO task_spec (container, command, body) SELECT 'bare', 'echo ' || value, ?2 FROM series"
     columns = "spec_id, owner_id, name, status, attempt, created_ms, changed_ms, step_id, labels"
     task = (
         f"INSERT INTO task ({columns}) SELECT id, 1, 'n' || id, substr('SSSSSSSSSF', 1 + id % 10, 1), 1, id, id,"
-        " CASE WHEN id % 50 = 0 THEN 7 END, CASE WHEN id % 100 = 0 THEN '{\"lot\":\"' || id % 700 || '\"}' END FROM task_spec"
+        " CASE WHEN id % 50 = 0 THEN 7 END, CASE WHEN id % 100 = 0 THEN '{\"lot\":\"' || (id % 700) || '\"}' END FROM task_spec"
     )
     label = "INSERT INTO task_label (name, value, task_id) SELECT 'lot', id % 700, id FROM task WHERE id % 100 = 0"
+    series = "WITH RECURSIVE series (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM series WHERE value < ?1) "
+    body = spec_body(TaskSpec(container="bare", command="x"))
     with db:
-        db.execute("WITH RECURSIVE generate_series (value) AS (SELECT 1 UNION ALL SELECT value + 1 FROM generate_series WHERE value < ?) "
-                   + spec.replace("generate_series(1, ?)", "generate_series"), (count,))  # fmt: skip
+        db.execute(series + spec, (count, body))
         db.execute(task)
         db.execute(label)
     db.close()
