@@ -17,6 +17,9 @@ fi
 install -d -m 0755 -o scitq -g scitq /etc/scitq
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload || :
-    # An upgrade: what runs is started anew with the new version; tasks that run survive the worker's restart.
-    systemctl try-restart scitq-server.service scitq-agent.service || :
+    # An upgrade: the server starts anew, which no task notices. To stop the worker ends its tasks, so that it is left alone.
+    systemctl try-restart scitq-server.service || :
+    if systemctl --quiet is-active scitq-agent.service; then
+        echo "scitq-agent goes on in its old version; when it has no task: systemctl restart scitq-agent"
+    fi
 fi
