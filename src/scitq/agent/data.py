@@ -44,6 +44,15 @@ def open_storages(context: DataContext) -> Storages:
         return found[1]
 
 
+def close_storages() -> None:
+    """End connections and children of all storages; at the agent's end."""
+    with _lock:
+        opened = [storages for _wanted, storages in _storages.values()]
+        _storages.clear()
+    for storages in opened:
+        storages.close()
+
+
 def limits_of(settings: Mapping[str, Any]) -> Limits:
     """How much an archive may become (worker.max_extract_files, worker.max_extract_size)."""
     defaults = Limits()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from scitq import __version__, errors
-from scitq.agent import hardware
+from scitq.agent import data, hardware
 from scitq.agent.attempt import load
 from scitq.agent.executors.bare import BareExecutor
 from scitq.agent.executors.base import Executor
@@ -133,6 +133,7 @@ class Agent:
         for executor in reversed(executors):
             executor.close()
         self._loop.close()
+        data.close_storages()
         logger.info("ended")
         return self._exit_status
 

@@ -85,6 +85,7 @@ def run(config: Config, options: ServeOptions) -> int:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):  # a second one finds no loop to stop any more
             signal.signal(number, signal.SIG_IGN)
+        broker.files.close()
         loop.close()
         store.close()
     return 0
