@@ -38,7 +38,7 @@ def wait(context: Context, ranges: Sequence[tuple[int, int, int]], *, is_any: bo
             if left <= 0 and counts:
                 context.note(f"timed out; {_told(counts)}")
                 return EXIT_TIMED_OUT
-            left = max(0.0, left)
+            left = 0.0 if bar.is_on and not counts else max(0.0, left)  # so that a terminal shows something at once
             asked = TaskWait(ranges=list(ranges), is_any=is_any, at_most_s=left, unless_counts=counts if bar.is_on else {})
             patience_s = WAIT_PATIENCE_S if deadline is None else min(WAIT_PATIENCE_S, max(5.0, deadline - clock.monotonic_s()))
             answer = api.call(asked, TaskWaited, waits_s=left, patience_s=patience_s)
