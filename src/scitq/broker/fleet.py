@@ -18,12 +18,16 @@ from scitq.model.flavor import Flavor
 from scitq.util.units import parse_duration_s
 
 logger = logging.getLogger(__name__)
+_DURATIONS = ("idle_timeout", "release_after", "never_worked_timeout", "offline_timeout", "installing_timeout", "janitor_period")
 _MISSES = 2
 """A machine that the provider does not show so often in a row, while its agent is silent, is gone."""
 
 
 def open_up(broker: Broker) -> None:
-    """Open the configured providers, and put back what a former server was at."""
+    """Open the configured providers, and put back what a former server was at; UsageError for what scitq.yaml can't mean."""
+    limits_of(broker.config.providers)
+    for name in _DURATIONS:
+        parse_duration_s(getattr(broker.config.worker, name))
     with broker.store.writer as tx:
         broker.machine_mark = machines.mark(tx)
         jobs.start_over(tx)
@@ -166,11 +170,10 @@ def watch(ctx: Ctx) -> None:
                 setbacks.deployment_failed(
                     ctx, machine, ScitqError(f"{machine.provider}: its agent did not report within {installing_ms // 1000} s")
                 )
-    for worker in workers.listed(ctx.tx):
-        if worker.status == "failed" and worker.recruiter_id is not None:
-            machine_row = machines.get(ctx.tx, worker.machine or "")
-            if machine_row is None or machine_row.is_deleted:
-                setbacks.order_away(ctx, worker, worker.reason)
+    for worker_id in machines.failed_and_gone(ctx.tx):
+        worker = workers.get(ctx.tx, worker_id)
+        if worker is not None:
+            setbacks.order_away(ctx, worker, worker.reason)
     running.run_due(ctx)
 
 

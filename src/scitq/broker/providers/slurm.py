@@ -6,6 +6,7 @@ form changes with every release.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -238,18 +239,30 @@ class SlurmProvider:
             job_id, name, state, reason, node = row.split("|", 4)
             if not name.startswith(self._mark) or (names is not None and name not in names):
                 continue
+            message = state.lower() + (f" ({reason})" if reason not in {"None", ""} else "")
+            if state not in _STATES and state not in {"COMPLETED", "CANCELLED"}:
+                message += self._last_words(name)
             machine = Machine(
                 name=name,
                 state=_STATES.get(state, MachineState.GONE),
                 provider_id=job_id,
                 addresses=(node,) if node and node != "n/a" else (),
-                message=state.lower() + (f" ({reason})" if reason not in {"None", ""} else ""),
+                message=message,
                 is_evicted=state in _EVICTED,
             )
             other = found.get(name)
             if other is None or other.state is MachineState.GONE or machine.state is MachineState.RUNNING:
                 found[name] = machine
         return [found[name] for name in sorted(found)]
+
+    def _last_words(self, name: str) -> str:
+        try:
+            with (self._folder / f"{name}.log").open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - 2000))
+                words = words_of(log.read(), "")
+        except OSError:
+            return ""
+        return f": {words}" if words else ""
 
     def delete(self, name: str) -> None:
         """Cancel every job of this name, queued or running, and remove its files."""
@@ -259,7 +272,8 @@ class SlurmProvider:
             except ProviderError as error:
                 if "nvalid job id" not in error.message:
                     raise
-        self._token_file(name).unlink(missing_ok=True)
+        for file in (self._token_file(name), self._folder / f"{name}.log"):
+            file.unlink(missing_ok=True)
 
 
 def _figure(text: str) -> float:

@@ -95,3 +95,12 @@ def set_wanted(tx: apsw.Connection, name: str, *, is_wanted: bool) -> None:
 def set_deleted(tx: apsw.Connection, name: str) -> None:
     """The provider has confirmed its end."""
     tx.execute("UPDATE machine SET is_deleted = 1, is_wanted = 0 WHERE name = ?", (name,))
+
+
+def failed_and_gone(tx: apsw.Connection) -> list[int]:
+    """Recruited workers that failed and of which nothing is left at the provider."""
+    found = tx.execute(
+        "SELECT worker.id FROM worker JOIN machine ON machine.worker_id = worker.id"
+        " WHERE worker.status = 'failed' AND worker.status <> 'deleted' AND worker.recruiter_id IS NOT NULL AND machine.is_deleted"
+    )
+    return [int(row[0]) for row in found]
