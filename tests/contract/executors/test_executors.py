@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
+import subprocess
+import sys
 import uuid
 from pathlib import Path
 
@@ -178,18 +181,40 @@ def test_what_a_task_used_is_measured(rig, run):
     assert (ended.use.peak_memory_bytes or 0) > 10_000
 
 
-def test_srv_03_a_running_and_an_ended_task_are_adopted(kind, rig, run):
-    """Last of the rig: a second executor takes over what the first one started."""
-    stays = run('echo one; while test ! -e "${OUT:-/output}/go"; do sleep 0.05; done; echo two; exit 4', env=_out(rig, run))
-    wait_until(lambda: rig.sizes.get(stays), "the first line")
-    ends = run("echo short; exit 6")
-    rig.end(ends)
+_LIFE = """
+import sys
+from pathlib import Path
+from tests.contract.executors.test_executors import Kind
+kind = Kind(sys.argv[1], Path(sys.argv[2]))
+kind.uid = sys.argv[3]
+rig = kind.rig()
+out = {"OUT": str(rig.folders(9001).output)} if kind.name == "bare" else {}
+stays = "echo one; while test ! -e ${OUT:-/output}/go; do sleep 0.05; done; echo two; exit 4"
+stays = rig.start(9001, stays, container=kind.container, shell="sh", env=out)
+ends = rig.start(9002, "echo short; exit 6", container=kind.container, shell="sh")
+rig.end(ends)
+while not rig.sizes.get(stays):
+    pass
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_srv_03_a_running_and_an_ended_task_are_adopted(kind, rig):
+    """Last of the rig: another life of the agent takes over what one that was killed had started."""
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(["src", ".", *sys.path]))
+    words = [sys.executable, "-c", _LIFE, kind.name, str(kind.folder), kind.uid]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as life:
+        assert life.stdout is not None
+        assert life.stdout.readline() == b"ready\n"
+        life.kill()
+    stays, ends = (9001, 1), (9002, 1)
     other = kind.rig()
     try:
         found = {adopted.key: adopted.is_running for adopted in other.adopted}
         assert found[stays] is True
         assert found[ends] is False
-        (rig.folders(stays[0]).output / "go").touch()
+        (other.folders(stays[0]).output / "go").touch()
         assert other.end(stays).status == 4
         assert other.end(ends).status == 6
         assert other.streams(stays) == {1: b"one\ntwo\n"}
