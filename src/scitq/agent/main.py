@@ -37,6 +37,7 @@ from scitq.protocol.messages.agent import (
     AgentOrders,
     AgentRegister,
     AgentReport,
+    Held,
     Registered,
     Reported,
     Stats,
@@ -156,7 +157,7 @@ class Agent:
             region=options.region,
             flavor=options.flavor,
             seconds_left=self._seconds_left(),
-            held=self._runner.held(),
+            held=[*self._runner.held(), *(Held(task_id=key[0], attempt=key[1], status="U") for key in self._orders.kept)],
             version=__version__,
             step=options.step,
             is_first=not self._was_ready,
@@ -168,6 +169,8 @@ class Agent:
         self._runner.slots.concurrency = max(0, told.concurrency)
         for key in told.unwanted:
             self._runner.forget(key)
+        for key in set(self._orders.kept) - set(told.unwanted):
+            self._orders.upload_again(key)
         self._heartbeat_s = max(0.2, told.heartbeat_s)
         if self._heartbeat is not None:
             self._heartbeat.cancel()

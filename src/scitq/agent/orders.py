@@ -51,7 +51,7 @@ class Orders:
                 self._runner.forget(key)
                 self.drop_kept(key)
             case "upload":
-                self._upload_again(key)
+                self.upload_again(key)
             case "drain":
                 self._runner.is_draining = True
             case "resume":
@@ -81,7 +81,8 @@ class Orders:
         attempt.is_frozen = wants_frozen
         self._outbox.add(attempt.key, TaskEvent.FREEZE if wants_frozen else TaskEvent.RESUME_RUNNING)
 
-    def _upload_again(self, key: Key) -> None:
+    def upload_again(self, key: Key) -> None:
+        """Try once more what failed before; also when the order got lost and the server only says that it wants the attempt."""
         if key in self._runner.attempts:
             return
         folders = self._runner.folders_of(key)
