@@ -169,6 +169,7 @@ class Agent:
         self._runner.slots.concurrency = max(0, told.concurrency)
         for key in told.unwanted:
             self._runner.forget(key)
+        self._runner.known()
         for key in set(self._orders.kept) - set(told.unwanted):
             self._orders.upload_again(key)
         self._heartbeat_s = max(0.2, told.heartbeat_s)

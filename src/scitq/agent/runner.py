@@ -73,6 +73,8 @@ class Runner:
         self._spare = SpareFolders(surroundings.work_dir / "spare")
         self._preparations = Preparations(lambda: self.slots.concurrency, self._prepare)
         self.is_draining = False
+        self._is_known = False
+        self._early: list[Attempt] = []
         self.became_idle: Callable[[], None] = lambda: None
         self.files_kept: Callable[[Key], None] = lambda _: None
         self.tasks_folder = surroundings.work_dir / "tasks"
@@ -340,6 +342,22 @@ class Runner:
         """Upload in a thread what it made."""
         attempt.phase = Phase.SHIPPING if attempt.succeeded else Phase.SHIPPING_FAILED
         self.save(attempt, "exited")
+        if not self._is_known:
+            self._early.append(attempt)
+            return
+        self._upload(attempt)
+
+    def known(self) -> None:
+        """The server has told its storages: what ended before (after a restart) can be uploaded now."""
+        self._is_known = True
+        early, self._early = self._early, []
+        for attempt in early:
+            if attempt.is_unwanted:
+                self._discard(attempt)
+            else:
+                self._upload(attempt)
+
+    def _upload(self, attempt: Attempt) -> None:
         executor = self.executor_of(attempt)
 
         def work() -> ship.Shipped:
