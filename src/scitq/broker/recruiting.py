@@ -5,8 +5,9 @@ from __future__ import annotations
 from scitq.broker import fleet, jobs, setbacks
 from scitq.broker.context import Ctx
 from scitq.broker.handlers.worker import apply_settings
-from scitq.broker.recruit import FleetState, Plan, RecruiterView, WorkerView, plan
+from scitq.broker.recruit import FleetState, Plan, Quota, RecruiterView, WorkerView, plan
 from scitq.broker.store import flavors, machines, recruiters, steps, workers
+from scitq.broker.store.flavors import Listed
 from scitq.broker.store.recruiters import Recruiter
 from scitq.broker.store.workers import Worker
 from scitq.model import flavor_filter
@@ -61,11 +62,21 @@ def fleet_state(ctx: Ctx, stored: list[Recruiter]) -> FleetState:
         steps=recruiters.steps(ctx.tx),
         workers=[_worker_view(ctx, worker, known.get(worker.id)) for worker in workers.listed(ctx.tx)],
         flavors=[entry.flavor for entry in catalogue if not entry.is_disabled and entry.flavor.provider in ctx.broker.providers],
-        quotas=fleet.quotas(ctx),
+        quotas=_quotas(ctx, catalogue),
         set_aside={entry.flavor.key: entry.aside_until_ms for entry in catalogue if entry.aside_until_ms > ctx.now_ms},
         workflow_most=recruiters.workflow_limits(ctx.tx),
         last_idle_ms=round(parse_duration_s(ctx.broker.config.worker.release_after) * 1000),
     )
+
+
+def _quotas(ctx: Ctx, catalogue: list[Listed]) -> list[Quota]:
+    """All limits; on this machine, which costs nothing and would win every time, no more workers than CPUs unless somebody said otherwise."""
+    found = fleet.quotas(ctx)
+    limited = {quota.provider for quota in found if quota.kind == "workers"}
+    for entry in catalogue:
+        if entry.flavor.provider.startswith("local.") and entry.flavor.provider not in limited:
+            found.append(Quota(provider=entry.flavor.provider, kind="workers", most=max(2.0, entry.flavor.cpus)))
+    return found
 
 
 def _view(recruiter: Recruiter) -> RecruiterView:

@@ -22,10 +22,13 @@ def site(tmp_path_factory: pytest.TempPathFactory, scitq_argv: list[str]) -> Ite
     folder = tmp_path_factory.mktemp("recruit")
     providers: dict[str, Any] = {
         "local": {"local": {"grace": "5s", "cpus": 4}},
-        "fake": {"cloud": {"agents": True, "flavors": {"spot": {"cpus": 4, "mem": 4, "cost": 1}}, "limits": {"workers": 3}}},
+        "fake": {
+            "cloud": {"agents": True, "flavors": {"spot": {"cpus": 4, "mem": 4, "cost": 1}}, "limits": {"workers": 3}},
+            "never": {"fail_rate": 1, "flavors": {"doomed": {"cpus": 1, "cost": 0.1}}},
+        },
     }
     with Site(folder, scitq_argv, sections={"providers": providers}, worker=QUICK) as site:
-        wait_until(lambda: len(site.ok("flavor list --json").json) == 2, "the catalogue")
+        wait_until(lambda: len(site.ok("flavor list --json").json) == 3, "the catalogue")
         try:
             yield site
         finally:
@@ -142,6 +145,23 @@ def test_an_agent_that_is_killed_is_noticed_and_its_machine_forgotten(site: Site
     os.kill(agents_of(site)[0], signal.SIGKILL)
     wait_until(lambda: not site.workers(), "the worker's end", 90)
     assert site.ok(f"worker list --worker-id {number} --json").json[0]["status"] == "deleted"
+
+
+def test_failed_deployments_back_off_and_say_so(site: Site) -> None:
+    step = new_step(site, "doomed")
+    number = site.ok(f"recruiter create --step-id {step} --filter provider~fake.never --max-workers 1").id
+    task = site.create("true", f"--step-id {step}")
+
+    def explained() -> str:
+        return site.ok(f"recruiter explain --recruiter-id {number}").out
+
+    wait_until(lambda: "could not be allocated" in explained(), "the provider's words")
+    wait_until(lambda: "after a failed deployment" in explained() or "set aside" in explained(), "the back-off")
+    made = json.loads((site.data / "providers" / "fake.never" / "cloud.json").read_text())
+    assert made == {}
+    site.ok(f"task cancel --id {task}")
+    site.ok(f"recruiter delete --recruiter-id {number}")
+    wait_until(lambda: not site.workers(), "failed recruits are forgotten")
 
 
 def test_updates_and_permissions_of_recruiters(site: Site) -> None:
