@@ -27,8 +27,9 @@ from scitq.agent.options import AgentOptions
 from scitq.agent.orders import Orders
 from scitq.agent.outbox import Outbox
 from scitq.agent.restore import restore, seconds_since
-from scitq.agent.runner import Runner, Surroundings
+from scitq.agent.runner import Runner
 from scitq.agent.stats import StatsSampler
+from scitq.agent.upkeep import Surroundings
 from scitq.errors import ConflictError, NotLoggedInError, ScitqError
 from scitq.protocol.messages.agent import (
     AgentAnswer,
