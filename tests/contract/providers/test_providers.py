@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from scitq.broker.providers.registry import open_providers
 from scitq.errors import ProviderError
 from scitq.model.flavor import Flavor
 
-MARK = "scitq-test-"
+MARK = f"scitq-{secrets.token_hex(4)}-"
+"""Of this process alone: providers look at the whole machine, where other tests run too."""
 LIVING = {MachineState.QUEUED, MachineState.STARTING, MachineState.RUNNING}
 
 
