@@ -82,6 +82,8 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     command -v zstd >/dev/null || missing+=(zstd)
     command -v ps >/dev/null || missing+=(procps)
     command -v ip >/dev/null || missing+=(iproute2)
+    command -v zsh >/dev/null || missing+=(zsh)
+    command -v fish >/dev/null || missing+=(fish)
     if wants binary; then
         command -v rpm >/dev/null || missing+=(rpm)
         command -v gcc >/dev/null || missing+=(gcc libc6-dev)

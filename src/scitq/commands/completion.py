@@ -111,13 +111,13 @@ def _zsh_text(text: str) -> str:
 
 def zsh() -> str:
     """For zsh's compsys."""
-    lines = ["#compdef scitq", "# made by `scitq completion zsh`", "_scitq() {", "  local path=() word", "  local -a found"]
+    lines = ["#compdef scitq", "# made by `scitq completion zsh`", "_scitq() {", "  local typed=() word", "  local -a found"]
     lines += [
         '  for word in "${(@)words[2,CURRENT-1]}"; do',
         "    [[ $word == -* ]] && break",
-        "    path+=$word",
+        "    typed+=$word",
         "  done",
-        '  case "${path[*]}" in',
+        '  case "${typed[*]}" in',
     ]
     for path in _groups():
         shown = " ".join(shlex.quote(f"{word}:{_zsh_text(text)}") for word, text in table.children(path).items())
@@ -134,7 +134,8 @@ def zsh() -> str:
             arguments.append(shlex.quote(f"1:word:({' '.join(extra)})"))
         shift = f"shift {len(command.path)} words; (( CURRENT -= {len(command.path)} ))"
         lines.append(f"    {shlex.quote(' '.join(command.path))}*) {shift}; _arguments {' '.join(arguments)} ;;")
-    lines += ["  esac", "}", '_scitq "$@"', ""]
+    # Read as a file of $fpath it is the function's body; sourced, it declares the function.
+    lines += ["  esac", "}", 'if [ "$funcstack[1]" = _scitq ]; then _scitq "$@"; else compdef _scitq scitq; fi', ""]
     return "\n".join(lines)
 
 
