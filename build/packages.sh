@@ -10,6 +10,11 @@ work=out/packages
 target=${SCITQ_PACKAGE_DIR:-dist}
 [ $# -gt 0 ] || set -- wheel deb rpm
 
+mkdir -p out
+if command -v flock >/dev/null 2>&1; then # one at a time: the work folder is the same
+    exec 8>out/packages.lock
+    flock 8
+fi
 rm -rf "$work"
 mkdir -p "$work/man" "$work/completions" "$target"
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 1767225600)
