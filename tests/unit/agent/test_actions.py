@@ -254,7 +254,11 @@ def test_gz_02_all_members_are_unpacked(tmp_path):
     assert act(tmp_path, {"x.gz": many}, "gunzip") == {"x": b"".join(bytes([65 + number]) * 70_000 for number in range(5))}
 
 
-@pytest.mark.parametrize("data", [b"text", b"", gzip.compress(b"1" * 9999)[:-9], gzip.compress(os.urandom(99))[:-1]])
+@pytest.mark.parametrize(
+    "data",
+    [b"text", b"", gzip.compress(b"1" * 9999)[:-9], gzip.compress(os.urandom(99))[:-1]],
+    ids=["text", "empty", "end missing", "last byte missing"],
+)
 def test_gz_02_truncated_or_not_gzip_fails(tmp_path, data):
     with pytest.raises(StorageError, match=r"s3://b/x.*(not compressed|truncated)"):
         act(tmp_path, {"x.gz": data}, "gunzip")
