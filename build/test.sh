@@ -150,6 +150,13 @@ run() { # run NAME ARGUMENT...: in parallel, then once more alone what failed
         1) ;;
         *) echo "test.sh: pytest ended with $status in $name" >&2; bad+=("$name"); return 0 ;;
     esac
+    # pytest-xdist notes tests of a group as `name@group`, which --lf would not find.
+    "$python" - "out/pytest-$name/v/cache/lastfailed" <<'P'
+import json, pathlib, sys
+file = pathlib.Path(sys.argv[1])
+names = json.loads(file.read_text())
+file.write_text(json.dumps({name.rpartition("@")[0] if name.rfind("@") > name.rfind("]") else name: True for name in names}))
+P
     cp "out/pytest-$name/v/cache/lastfailed" "out/reports/$name.first-try"
     if [ "$("$python" -c 'import json, sys; print(len(json.load(open(sys.argv[1]))))' "out/reports/$name.first-try")" -gt 30 ]; then
         echo "test.sh: too many failures in $name for a second try"
