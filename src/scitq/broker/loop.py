@@ -135,7 +135,7 @@ class Loop:
             if self._is_open:
                 self._is_open = False
                 self._broker.store.writer.execute("COMMIT")
-        except apsw.Error as error:
+        except Exception as error:  # noqa: BLE001 - the edge: whatever went wrong with a batch, the server goes on
             self._give_up(error)
             return
         self._publish()
@@ -152,9 +152,9 @@ class Loop:
             topics, self._topics = self._topics, set()
             self._parking.notify(topics, self._turn, monotonic_s())
 
-    def _give_up(self, error: apsw.Error) -> None:
+    def _give_up(self, error: Exception) -> None:
         """The commit failed (a full disk, mostly): nothing of this batch has happened; say so, and read the memory anew."""
-        logger.error("the database refused a batch: %s", error)
+        logger.error("a batch failed: %s", error, exc_info=None if isinstance(error, apsw.Error) else error)
         writer = self._broker.store.writer
         self._is_open = False
         if not writer.getautocommit():
