@@ -1,8 +1,8 @@
 """The trial of issue 5: 10,000 tasks over three steps, 200 workers, evictions and failed deployments, in simulated time."""
 
 from scitq.broker.providers.fake import FakeCloud
-from scitq.broker.recruit import RecruiterView
 from scitq.broker.recruit_simulation import SimulatedStep, Simulation, Trial
+from scitq.broker.recruit_state import RecruiterView
 from scitq.model.flavor import Flavor
 from scitq.model.flavor_filter import parse
 

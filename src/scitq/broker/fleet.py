@@ -9,7 +9,7 @@ from scitq.broker import setbacks
 from scitq.broker.context import Ctx, Later
 from scitq.broker.providers.base import Machine, MachineState, Provider
 from scitq.broker.providers.registry import limits_of, open_providers
-from scitq.broker.recruit import Quota
+from scitq.broker.recruit_state import Quota
 from scitq.broker.state import Broker
 from scitq.broker.store import flavors, jobs, machines, workers
 from scitq.broker.store.machines import StoredMachine

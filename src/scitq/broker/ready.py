@@ -82,6 +82,10 @@ class ReadyQueue:
         """Ready tasks of a group; for recruiters."""
         return sum(1 for entry in self._where.values() if entry[0] == group)
 
+    def asked(self, group: int) -> dict[Needs, int]:
+        """What the ready tasks of a group ask for, and how many do; tasks that left out of turn may still be counted."""
+        return {asked: len(heap) for asked, heap in self._heaps.get(group, {}).items()}
+
     def position(self, task_id: int) -> int:
         """How many ready tasks of the same group come before this one."""
         entry = self._where.get(task_id)

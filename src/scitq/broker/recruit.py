@@ -8,155 +8,18 @@ from collections.abc import Iterator
 
 import msgspec
 
+from scitq.broker.recruit_state import Ask, Deploy, FleetState, Plan, RecruiterView, Release, StepView, Take, WorkerView
 from scitq.model.flavor import Flavor, by_price
-from scitq.model.flavor_filter import Condition, passes
-
-LAST_IDLE_MS = 30_000
-"""A recruited worker is released after so long when its workflow has nothing left that could come to it (worker.release_after)."""
-
-
-class RecruiterView(msgspec.Struct, frozen=True, kw_only=True):
-    """A recruiter. `concurrency` None: as many tasks as `*_per_task` let fit into the flavor, within the bounds."""
-
-    id: int
-    step_id: int
-    conditions: tuple[Condition, ...]
-    rank: int = 1
-    concurrency: int | None = 1
-    cpus_per_task: float | None = None
-    mem_per_task_gib: float | None = None
-    disk_per_task_gb: float | None = None
-    concurrency_min: int = 1
-    concurrency_max: int | None = None
-    prefetch: int = 0
-    prefetch_percent: int | None = None
-    rounds: float = 1.0
-    max_workers: int | None = None
-    timeout_ms: int = 0
-    next_try_ms: int = 0
-    unmet_since_ms: int | None = None
-
-    def concurrency_on(self, flavor: Flavor) -> int:
-        """Tasks at once on one worker of `flavor`; 0 when it is too small."""
-        if self.concurrency is not None:
-            return self.concurrency
-        fits = [
-            math.floor(has / per + 1e-9)
-            for has, per in (
-                (flavor.cpus, self.cpus_per_task),
-                (flavor.mem_gib, self.mem_per_task_gib),
-                (flavor.disk_gb, self.disk_per_task_gb),
-            )
-            if per
-        ]
-        count = min(fits, default=1)
-        if self.concurrency_max is not None:
-            count = min(count, self.concurrency_max)
-        return count if count >= max(1, self.concurrency_min) else 0
-
-    def prefetch_for(self, concurrency: int) -> int:
-        """Tasks fetched ahead by a worker of this concurrency."""
-        return self.prefetch if self.prefetch_percent is None else math.ceil(concurrency * self.prefetch_percent / 100)
-
-
-class StepView(msgspec.Struct, frozen=True, kw_only=True):
-    """A step's tasks: `pending` (P), `held` (A to V) by the workers that are the step's own now, and `blocked` (W, I, Z).
-
-    What is held by a worker that serves another step meanwhile is covered by it; blocked tasks never cause a deployment.
-    """
-
-    id: int
-    workflow_id: int | None
-    pending: int = 0
-    held: int = 0
-    blocked: int = 0
-    is_paused: bool = False
-
-    @property
-    def open(self) -> int:
-        """Tasks that need a slot, now or until they end."""
-        return self.held if self.is_paused else self.pending + self.held
-
-
-class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker. `held`: tasks it has. `is_deployed`: the server had its machine made, and may delete it."""
-
-    id: int
-    status: str
-    concurrency: int
-    step_id: int | None = None
-    recruiter_id: int | None = None
-    flavor: Flavor | None = None
-    held: int = 0
-    scope: str = "W"
-    is_permanent: bool = False
-    is_deployed: bool = True
-    idle_since_ms: int | None = None
-    created_ms: int = 0
-
-
-class Quota(msgspec.Struct, frozen=True, kw_only=True):
-    """A limit on one provider, in one region (empty: all together). Kind: workers, cpu, or cost (per hour)."""
-
-    provider: str
-    region: str = ""
-    kind: str = "workers"
-    most: float = 0
-
-
-class FleetState(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a plan depends on. `set_aside`: flavors not to use until a time; `workflow_most`: workers by workflow."""
-
-    recruiters: list[RecruiterView]
-    steps: dict[int, StepView]
-    workers: list[WorkerView]
-    flavors: list[Flavor]
-    quotas: list[Quota] = []
-    set_aside: dict[tuple[str, str, str], int] = {}
-    workflow_most: dict[int, int] = {}
-    last_idle_ms: int = LAST_IDLE_MS
-
-
-class Take(msgspec.Struct, frozen=True, kw_only=True):
-    """Move an idle worker to the recruiter's step."""
-
-    worker_id: int
-    recruiter_id: int
-    step_id: int
-    concurrency: int
-    prefetch: int
-
-
-class Deploy(msgspec.Struct, frozen=True, kw_only=True):
-    """Have one machine made for the recruiter's step."""
-
-    recruiter_id: int
-    step_id: int
-    flavor: Flavor
-    concurrency: int
-    prefetch: int
-
-
-class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """Delete a worker that is no longer needed."""
-
-    worker_id: int
-    reason: str
-
-
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Actions in order, why (by recruiter), and which recruiters' demand stays unmet."""
-
-    takes: list[Take]
-    deploys: list[Deploy]
-    releases: list[Release]
-    reasons: dict[int, list[str]]
-    unmet: set[int]
-    wake_ms: int | None = None
-
+from scitq.model.flavor_filter import passes
 
 _COUNTED = frozenset({"installing", "ready"})
 _EXISTING = frozenset({"installing", "ready", "draining", "paused", "offline", "deleting"})
+
+
+def _that_fit(options: list[tuple[Flavor, int]], asks: tuple[Ask, ...]) -> tuple[list[tuple[Flavor, int]], int]:
+    """The flavors on which some of the tasks could run, and how many tasks could run on any of them."""
+    fitting = [option for option in options if any(ask.fits(option[0]) for ask in asks)]
+    return fitting, sum(ask.count for ask in asks if any(ask.fits(flavor) for flavor, _ in fitting))
 
 
 def _price_of_work(flavor: Flavor, slots: int, useful: int) -> tuple[bool, float, tuple[bool, float, float, float, tuple[str, str, str]]]:
@@ -312,6 +175,15 @@ class _Planner:
             say.append(f"tries again in {(recruiter.next_try_ms - self.now_ms) / 1000:.0f} s, after a failed deployment")
             return uncovered
         options = self._options(recruiter)
+        if step.asks and options:
+            options, fitting = _that_fit(options, step.asks)
+            if not options:
+                say.append(f"no flavor that passes the filter can run its pending tasks, which ask for {step.asks[0]}")
+                return uncovered
+            left_alone = max(0.0, uncovered - fitting)
+            uncovered -= left_alone
+        else:
+            left_alone = 0.0
         counts: dict[str, int] = defaultdict(int)
         while uncovered > 1e-9:
             limit = self._limit(recruiter, step)
@@ -334,7 +206,7 @@ class _Planner:
             self.of_workflow[step.workflow_id or 0] += 1
             uncovered -= slots * recruiter.rounds
         say += [f"deploys {count} × {name}" for name, count in counts.items()]
-        return uncovered
+        return uncovered + left_alone
 
     def _cheapest(self, options: list[tuple[Flavor, int]], useful: int) -> tuple[Flavor, int] | None:
         allowed = [(flavor, slots) for flavor, slots in options if not self._over_quota(flavor)]

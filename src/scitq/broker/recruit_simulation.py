@@ -9,8 +9,9 @@ import msgspec
 
 from scitq.broker.providers.base import FlavorUnusableError
 from scitq.broker.providers.fake import FakeCloud
-from scitq.broker.recruit import Deploy, FleetState, Quota, RecruiterView, StepView, WorkerView, plan
+from scitq.broker.recruit import plan
 from scitq.broker.recruit_backoff import after_failure
+from scitq.broker.recruit_state import Deploy, FleetState, Quota, RecruiterView, StepView, WorkerView
 from scitq.errors import ConflictError, ProviderError
 from scitq.model.flavor_filter import passes
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from scitq.broker import fleet, jobs, setbacks
 from scitq.broker.context import Ctx
 from scitq.broker.handlers.worker import apply_settings
-from scitq.broker.recruit import FleetState, Plan, Quota, RecruiterView, WorkerView, plan
+from scitq.broker.recruit import plan
+from scitq.broker.recruit_state import Ask, FleetState, Plan, Quota, RecruiterView, StepView, WorkerView
 from scitq.broker.store import flavors, machines, recruiters, steps, workers
 from scitq.broker.store.flavors import Listed
 from scitq.broker.store.recruiters import Recruiter
@@ -59,7 +62,7 @@ def fleet_state(ctx: Ctx, stored: list[Recruiter]) -> FleetState:
     known = {machine.worker_id: machine.flavor for machine in machines.live(ctx.tx)}
     return FleetState(
         recruiters=[_view(recruiter) for recruiter in stored],
-        steps=recruiters.steps(ctx.tx),
+        steps={step_id: _with_asks(ctx, step) for step_id, step in recruiters.steps(ctx.tx).items()},
         workers=[_worker_view(ctx, worker, known.get(worker.id)) for worker in workers.listed(ctx.tx)],
         flavors=[entry.flavor for entry in catalogue if not entry.is_disabled and entry.flavor.provider in ctx.broker.providers],
         quotas=_quotas(ctx, catalogue),
@@ -67,6 +70,14 @@ def fleet_state(ctx: Ctx, stored: list[Recruiter]) -> FleetState:
         workflow_most=recruiters.workflow_limits(ctx.tx),
         last_idle_ms=round(parse_duration_s(ctx.broker.config.worker.release_after) * 1000),
     )
+
+
+def _with_asks(ctx: Ctx, step: StepView) -> StepView:
+    asks = tuple(
+        Ask(cpus=asked.cpus, mem_gib=asked.mem_gib, gpus=asked.gpus, disk_gb=asked.disk_gb, time_s=asked.time_s, count=count)
+        for asked, count in ctx.broker.ready.asked(step.id).items()
+    )
+    return msgspec.structs.replace(step, asks=asks)
 
 
 def _quotas(ctx: Ctx, catalogue: list[Listed]) -> list[Quota]:

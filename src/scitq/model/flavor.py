@@ -22,6 +22,8 @@ class Flavor(msgspec.Struct, frozen=True, kw_only=True):
     gpumem_gib: float = 0.0
     eviction_percent: float = 0.0
     cost: float | None = None
+    longest_s: float | None = None
+    """How long a machine may live, in seconds; None: as long as it is wanted."""
 
     @property
     def key(self) -> tuple[str, str, str]:

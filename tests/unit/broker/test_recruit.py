@@ -1,6 +1,7 @@
 """The recruiters' plan: targets, takeovers, the cheapest flavor, quotas, set-asides, releases."""
 
-from scitq.broker.recruit import LAST_IDLE_MS, FleetState, Quota, RecruiterView, StepView, WorkerView, plan
+from scitq.broker.recruit import plan
+from scitq.broker.recruit_state import LAST_IDLE_MS, Ask, FleetState, Quota, RecruiterView, StepView, WorkerView
 from scitq.model.flavor import Flavor
 from scitq.model.flavor_filter import parse
 
@@ -206,3 +207,20 @@ def test_permanent_hand_started_and_unrecruited_workers_are_never_released():
 def test_explains_an_empty_catalogue_and_a_filter_that_nothing_passes():
     assert "no flavor" in plan(state([recruiter()], [step(pending=1)], flavors=[]), NOW).reasons[1][0]
     assert "too small" in plan(state([recruiter(concurrency=None, cpus_per_task=64)], [step(pending=1)]), NOW).reasons[1][0]
+
+
+def test_no_worker_is_deployed_for_tasks_that_it_could_never_run():
+    small = Flavor(provider="p.a", region="r", name="small", cpus=2, mem_gib=4, cost=0.1, longest_s=3600)
+    big = Flavor(provider="p.a", region="r", name="big", cpus=16, mem_gib=64, cost=2.0, longest_s=3600)
+
+    def deployed(*asks: Ask) -> list[str]:
+        step = StepView(id=1, workflow_id=1, pending=sum(ask.count for ask in asks), asks=asks)
+        recruiter = RecruiterView(id=1, step_id=1, conditions=())
+        made = plan(FleetState(recruiters=[recruiter], steps={1: step}, workers=[], flavors=[small, big]), 0)
+        return [deploy.flavor.name for deploy in made.deploys]
+
+    assert deployed(Ask(count=2)) == ["small", "small"]
+    assert deployed(Ask(mem_gib=32, count=1)) == ["big"]
+    assert deployed(Ask(mem_gib=640, count=3)) == []
+    assert deployed(Ask(time_s=7200, count=1)) == []
+    assert deployed(Ask(time_s=7200, count=5), Ask(cpus=1, count=1)) == ["small"]

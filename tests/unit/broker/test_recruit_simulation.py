@@ -4,9 +4,9 @@ import pytest
 from tests.lib.trial import flavor, trial
 
 from scitq.broker.providers.fake import FakeCloud
-from scitq.broker.recruit import RecruiterView
 from scitq.broker.recruit_backoff import after_failure
 from scitq.broker.recruit_simulation import SimulatedStep, Simulation
+from scitq.broker.recruit_state import RecruiterView
 from scitq.errors import ConflictError
 from scitq.model.flavor_filter import parse
 

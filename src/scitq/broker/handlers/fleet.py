@@ -10,7 +10,7 @@ from scitq.broker.context import Ctx, Later, Reading
 from scitq.broker.dispatch import every, handles, reads
 from scitq.broker.providers.base import MachineRequest, Provider
 from scitq.broker.providers.registry import QUOTA_KINDS
-from scitq.broker.recruit import Quota
+from scitq.broker.recruit_state import Quota
 from scitq.broker.store import flavors, machines, steps, workers
 from scitq.broker.store import jobs as stored_jobs
 from scitq.errors import ConflictError, NotFoundError, UsageError

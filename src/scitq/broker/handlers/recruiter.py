@@ -9,8 +9,8 @@ import msgspec
 from scitq.broker.context import Ctx, Later, Reading
 from scitq.broker.dispatch import handles, reads
 from scitq.broker.providers.fake import FakeCloud
-from scitq.broker.recruit import RecruiterView
 from scitq.broker.recruit_simulation import SimulatedStep, Simulation, Trial
+from scitq.broker.recruit_state import RecruiterView
 from scitq.broker.store import flavors, recruiters, steps, workers
 from scitq.broker.store.recruiters import Recruiter
 from scitq.errors import ConflictError, NotFoundError, UsageError

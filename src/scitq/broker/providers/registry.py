@@ -10,7 +10,7 @@ from scitq.broker.providers.base import Provider, ProviderContext
 from scitq.broker.providers.fake import FakeProvider
 from scitq.broker.providers.local import LocalProvider
 from scitq.broker.providers.slurm import SlurmProvider
-from scitq.broker.recruit import Quota
+from scitq.broker.recruit_state import Quota
 from scitq.errors import UsageError
 
 _LIMITS = "limits"

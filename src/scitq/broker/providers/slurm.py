@@ -176,6 +176,7 @@ class SlurmProvider:
             gpu=" ".join(models) or ("gpu" if count else ""),
             eviction_percent=_by_name(self._evictions, name, partition, 0.0),
             cost=_by_name(self._costs, name, partition, 0.0),
+            longest_s=units.parse_duration_s(self._time) if self._time else None,
         )
 
     def _directives(self, request: MachineRequest) -> list[str]:

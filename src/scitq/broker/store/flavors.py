@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import apsw
 
-from scitq.broker.recruit import Quota
+from scitq.broker.recruit_state import Quota
 from scitq.model.flavor import Flavor
 
 
@@ -21,7 +21,7 @@ class Listed(NamedTuple):
 
 
 _COLUMNS = (
-    "provider, region, name, cpus, mem_gib, disk_gb, gpus, gpu, gpumem_gib, eviction_percent, cost,"
+    "provider, region, name, cpus, mem_gib, disk_gb, gpus, gpu, gpumem_gib, eviction_percent, cost, longest_s,"
     " is_disabled, failures, aside_until_ms, aside_reason"
 )
 
@@ -36,8 +36,8 @@ def listed(tx: apsw.Connection, provider: str | None = None) -> list[Listed]:
         Listed(
             Flavor(
                 provider=row[0], region=row[1], name=row[2], cpus=row[3], mem_gib=row[4], disk_gb=row[5], gpus=row[6], gpu=row[7],
-                gpumem_gib=row[8], eviction_percent=row[9], cost=row[10],
-            ), bool(row[11]), row[12], row[13], row[14],
+                gpumem_gib=row[8], eviction_percent=row[9], cost=row[10], longest_s=row[11],
+            ), bool(row[12]), row[13], row[14], row[15],
         )
         for row in found
     ]  # fmt: skip
@@ -47,14 +47,14 @@ def replace(tx: apsw.Connection, provider: str, flavors: list[Flavor], now_ms: i
     """The provider's catalogue is now this; what it no longer offers is kept unseen, with its failures."""
     tx.execute("UPDATE flavor SET is_offered = 0 WHERE provider = ?", (provider,))
     tx.executemany(
-        "INSERT INTO flavor (provider, region, name, cpus, mem_gib, disk_gb, gpus, gpu, gpumem_gib, eviction_percent, cost, updated_ms)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO flavor (provider, region, name, cpus, mem_gib, disk_gb, gpus, gpu, gpumem_gib, eviction_percent, cost,"
+        " longest_s, updated_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (provider, region, name) DO UPDATE SET cpus = excluded.cpus, mem_gib = excluded.mem_gib, disk_gb = excluded.disk_gb,"
         " gpus = excluded.gpus, gpu = excluded.gpu, gpumem_gib = excluded.gpumem_gib, eviction_percent = excluded.eviction_percent,"
-        " cost = excluded.cost, updated_ms = excluded.updated_ms, is_offered = 1",
+        " cost = excluded.cost, longest_s = excluded.longest_s, updated_ms = excluded.updated_ms, is_offered = 1",
         [
             (each.provider, each.region, each.name, each.cpus, each.mem_gib, each.disk_gb, each.gpus, each.gpu, each.gpumem_gib,
-             each.eviction_percent, each.cost, now_ms)
+             each.eviction_percent, each.cost, each.longest_s, now_ms)
             for each in flavors
         ],
     )  # fmt: skip

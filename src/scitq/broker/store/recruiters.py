@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from scitq.broker.recruit import StepView
+from scitq.broker.recruit_state import StepView
 
 MOST_COUNTED = 20_000
 """Tasks of one step and status are counted up to here, so that a million of them does not slow the loop."""

@@ -15,6 +15,7 @@ CREATE TABLE flavor (
     gpumem_gib REAL NOT NULL DEFAULT 0,
     eviction_percent REAL NOT NULL DEFAULT 0,
     cost REAL,
+    longest_s REAL,
     is_offered INTEGER NOT NULL DEFAULT 1,
     is_disabled INTEGER NOT NULL DEFAULT 0,
     failures INTEGER NOT NULL DEFAULT 0,
