@@ -52,15 +52,16 @@ class LogWriter:
     def write(self, stream: int, data: bytes) -> None:
         """Append `data`, or what the cap leaves of it."""
         if stream != NOTE:
-            room = self._cap - self.payload_bytes
-            if len(data) > room:
-                if not self.is_capped:
-                    self.is_capped = True
-                    if room > 0:
-                        self._append(stream, data[:room])
-                    self._append(NOTE, f"scitq: output beyond {self._cap} bytes is dropped (max_task_log in scitq.yaml)\n".encode())
+            if self.is_capped:
                 return
-            self.payload_bytes += len(data)
+            room = self._cap - self.payload_bytes
+            self.payload_bytes += min(room, len(data))
+            if len(data) > room:
+                self.is_capped = True
+                if room > 0:
+                    self._append(stream, data[:room])
+                self._append(NOTE, f"scitq: output beyond {self._cap} bytes is dropped (max_task_log in scitq.yaml)\n".encode())
+                return
         for start in range(0, len(data), MOST_RECORD):
             self._append(stream, data[start : start + MOST_RECORD])
 

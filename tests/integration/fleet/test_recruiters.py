@@ -197,7 +197,7 @@ def test_a_server_killed_at_any_moment_of_deployments_leaks_nothing(tmp_path: Pa
         return any(job["status"] in {"queued", "running"} for job in site.ok("job list --json").json)
 
     with Site(tmp_path, scitq_argv, sections={"providers": {"fake": {"main": {"latency": "0.4s"}}}}, worker=QUICK) as site:
-        wait_until(lambda: site.ok("flavor list --json").json, "the catalogue")
+        wait_until(lambda: site.ok("flavor list --filter provider~fake% --json").json, "the catalogue")
         # The provider's call takes 0.4 s: kills before it, in its midst, as it ends, and after.
         for moment_s in (0.0, 0.2, 0.38, 0.42, 0.7):
             ids = site.ok("worker deploy --provider fake.main --flavor small --count 2").ids
