@@ -51,9 +51,10 @@ def last(site: Site) -> dict[str, object]:
     return row
 
 
-def ours(docker: DockerService) -> list[str]:
-    """Containers that scitq made and that run a task."""
-    return docker.command("ps", "-aq", "--filter", "label=scitq.task").split()
+def ours(site: Site, docker: DockerService) -> list[str]:
+    """Containers that the site's agent made; others may run theirs on the same engine."""
+    uid = (site.folder / "work0" / "agent.uid").read_text().strip()
+    return docker.command("ps", "-aq", "--filter", f"label=scitq.agent={uid}", "--filter", "label=scitq.task").split()
 
 
 def test_cre_04_the_arguments_go_to_the_entrypoint_and_env_workdir_and_user_hold(site: Site, odd_image: str) -> None:
@@ -127,7 +128,7 @@ def test_cre_14_empty_stdin_no_terminal_no_host_environment_and_nothing_left(sit
     assert said.endswith("done\n")
     for secret in ("SCITQ_TOKEN", "SCITQ_SERVER", str(site.home)):
         assert secret not in said
-    wait_until(lambda: not ours(docker_service), "the containers removed")
+    wait_until(lambda: not ours(site, docker_service), "the containers removed")
 
 
 def test_out_03_output_is_uploaded_after_failure_and_kill(site: Site, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -156,7 +157,7 @@ def test_out_03_output_is_uploaded_after_failure_and_kill(site: Site, tmp_path_f
 def test_a_time_limit_ends_the_container(site: Site, docker_service: DockerService) -> None:
     run(site, "sleep 300", "--time-limit", "1s", status="F")
     assert last(site)["reason"] == "time limit"
-    wait_until(lambda: not ours(docker_service), "the containers removed")
+    wait_until(lambda: not ours(site, docker_service), "the containers removed")
 
 
 def test_a_frozen_container_goes_on(site: Site) -> None:

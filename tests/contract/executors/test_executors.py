@@ -38,8 +38,12 @@ class Kind:
         for key in list(rig.ends):
             rig.call(lambda key=key: rig.executor.release(key))
         if self.name == "docker":
-            label = f"label={AGENT}={self.uid}"
-            wait_until(lambda: not services.service("docker").command("ps", "-aq", "--filter", label), "the removal of all containers")
+            label, docker = f"label={AGENT}={self.uid}", services.service("docker")
+            try:
+                wait_until(lambda: not docker.command("ps", "-aq", "--filter", label), "the removal of all containers")
+            finally:
+                for left in docker.command("ps", "-aq", "--filter", label).split():
+                    docker.command("rm", "-f", left)
 
 
 @pytest.fixture(scope="module", params=["bare", pytest.param("docker", marks=pytest.mark.docker)])
