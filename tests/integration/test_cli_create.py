@@ -204,6 +204,13 @@ def test_a_file_is_checked_as_a_whole(site):
     assert ran.out == ""
     assert site.tasks("--limit 1") == before
     assert "no task" in site.fails([*CREATE, "--from-file", "-"], 2, stdin="\n").err
+    double = '{"command": "ok"}\n{"command": "a", "command": "b"}\n'
+    assert "line 2: command is given twice" in site.fails([*CREATE, "--from-file", "-"], 2, stdin=double).err
+
+
+def test_an_empty_array_is_refused(alone):
+    for flag in ("--array", "--each-line"):
+        assert f"{flag} is empty" in alone.fails([*CREATE, "--command", "true", flag, ""], 2).err
 
 
 def test_a_file_of_thousands(site):
@@ -223,6 +230,8 @@ def test_dependencies_hold_tasks_back(site):
     assert site.status_of(second) == "W"
     assert site.show(second)["depends_on"] == [first]
     assert site.show(third)["after_any"] == [first]
+    fourth = site.create("true", f"--depends-on {first}-{second},last")
+    assert site.show(fourth)["depends_on"] == [first, second, third]
     assert str(first) in site.ok(f"task explain --id {second}").out
     chained = site.create("true", f"--depends-on {first} --on-dependency-failure cancel")
     site.ok(f"task cancel --id {first}")

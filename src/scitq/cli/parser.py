@@ -92,12 +92,13 @@ def walk(words: Sequence[str]) -> Typed:
             continue
         known = table.children(path)
         typed = " ".join(("scitq", *path))
+        where = f"{typed}: " if path else ""  # the name stands before every message anyway
         if word.startswith("-"):
             flags = [*GLOBAL_FLAGS, *GLOBAL_VALUES, "--help", *(() if path else ("--version",))]
-            raise UsageError(f"{typed}: there is no option {flag} here{suggest(flag, flags)}\nsee: {typed} --help")
+            raise UsageError(f"{where}there is no option {flag} here{suggest(flag, flags)}\nsee: {typed} --help")
         if word not in known:
             what = "action" if path else "object or command"
-            raise UsageError(f"{typed}: there is no {what} {word!r}{suggest(word, list(known))}\nsee: {typed} --help")
+            raise UsageError(f"{where}there is no {what} {word!r}{suggest(word, list(known))}\nsee: {typed} --help")
         path = (*path, word)
     return Typed(path, [*kept, *waiting])
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
 
 from scitq.broker import checks
+from scitq.commands import selection
 from scitq.commands.task_fields import Values
 from scitq.errors import UsageError
 from scitq.model.task import NewTask, TaskSpec
@@ -16,6 +17,7 @@ from scitq.model.task import NewTask, TaskSpec
 _ARRAY = re.compile(r"(\d{1,9})-(\d{1,9})(?::(\d{1,9}))?(?:%(\d{1,9}))?", re.ASCII)
 _LIST = re.compile(r"\d{1,9}(?:,\d{1,9})*(?:%(\d{1,9}))?", re.ASCII)
 MOST_ELEMENTS = 10_000_000
+MOST_DEPENDENCIES = 100_000
 
 
 class Array(NamedTuple):
@@ -95,13 +97,16 @@ def spec_of(values: Values) -> TaskSpec:
     return spec
 
 
-def task_of(values: Values, last_id: int | None = None) -> NewTask:
-    """The part that is each task's own. `last_id` is what `last` means in depends_on."""
+def task_of(values: Values, last_id: Callable[[], int | None] = lambda: None) -> NewTask:
+    """The part that is each task's own. `last_id` finds what `last` means in depends_on and after_any."""
 
     def ids(name: str) -> tuple[int, ...]:
-        found: dict[int, None] = {}
-        for one in values.get(name, ()):
-            number = last_id if one == "last" else one
+        is_last, ranges = selection.ranges_of(values.get(name, ()))
+        if sum(len(range(first, last + 1, stride)) for first, last, stride in ranges) > MOST_DEPENDENCIES:
+            raise UsageError(f"{name}: more than {MOST_DEPENDENCIES} tasks")
+        found = dict.fromkeys(one for first, last, stride in ranges for one in range(first, last + 1, stride))
+        if is_last:
+            number = last_id()
             if number is None:
                 raise UsageError(f"{name}: you have no last task")
             found[number] = None
@@ -151,7 +156,10 @@ def elements_of(array: Array, spec: TaskSpec, task: NewTask) -> Iterator[tuple[T
     is_open = _is_open(spec, array.items is not None)
     for position, index in enumerate(array.indices):
         item = None if array.items is None else array.items[position]
-        own = _filled_spec(spec, index, item) if is_open else spec
+        try:
+            own = _filled_spec(spec, index, item) if is_open else spec
+        except UsageError as error:
+            raise UsageError(f"element {index}{'' if item is None else f' ({item[:60]!r})'}: {error.message}") from None
         yield (
             own,
             msgspec.structs.replace(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from scitq.commands import arguments, task_fields, waiting
@@ -67,7 +68,10 @@ def _with_script(context: Context) -> Values:
     text = task_sources.read_text(options.script)
     parser = Parser(context.command)
     add_arguments(parser)
-    said = parser.parse(list(task_sources.script_words(text)))
+    try:
+        said = parser.parse(list(task_sources.script_words(text)))
+    except UsageError as error:
+        raise UsageError(f"{options.script}, #SCITQ lines: {error.message}") from None
     for name in ("array", "each_line", "max_running", "max_fails"):
         if getattr(options, name) is None:
             setattr(options, name, getattr(said, name))
@@ -77,6 +81,9 @@ def _with_script(context: Context) -> Values:
 def _array_of(options: argparse.Namespace) -> Array | None:
     from scitq.commands import task_build, task_sources
 
+    for name in ("array", "each_line"):
+        if getattr(options, name) == "":
+            raise UsageError(f"--{name.replace('_', '-')} is empty")
     if options.array and options.each_line:
         raise UsageError("give --array or --each-line, not both")
     if options.each_line:
@@ -163,9 +170,7 @@ def _send(context: Context, pieces: Iterator[Batch], total: int, array: Array | 
     return made
 
 
-def _last_id(context: Context, values: Sequence[Values]) -> int | None:
-    if not any("last" in said.get(name, ()) for said in values for name in ("depends_on", "after_any")):
-        return None
+def _last_id(context: Context) -> int | None:
     try:
         return context.task_ids(["last"])[-1]
     except (NotFoundError, IndexError):
@@ -180,16 +185,17 @@ def run(context: Context) -> int:
     if options.timeout is not None and not options.wait:
         raise UsageError("--timeout is for --wait")
     values = _with_script(context)
+    last_id = functools.cache(lambda: _last_id(context))
     array = _array_of(options)
     pairs: Iterator[tuple[TaskSpec, NewTask]]
     if options.from_file:
         if array is not None:
             raise UsageError("--from-file has a task on each line; don't give --array or --each-line beside it")
-        specs, tasks = task_sources.json_lines(options.from_file, values, _last_id(context, [values]))
+        specs, tasks = task_sources.json_lines(options.from_file, values, last_id)
         pairs, total = ((specs[task.spec], task) for task in tasks), len(tasks)
     else:
         spec = task_build.spec_of(values)
-        task = task_build.task_of(values, _last_id(context, [values]))
+        task = task_build.task_of(values, last_id)
         if array is None:
             pairs, total = iter([(spec, task)]), 1
         else:

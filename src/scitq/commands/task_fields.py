@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from scitq.commands import arguments
+from scitq.commands import arguments, selection
 from scitq.errors import UsageError
 
 
@@ -27,8 +27,9 @@ def _words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def _task_id(text: str) -> int | str:
-    return "last" if text == "last" else arguments.positive(text)
+def _task_ids(text: str) -> str:
+    selection.ranges_of([text])
+    return text
 
 
 FIELDS: tuple[Field, ...] = (
@@ -70,10 +71,15 @@ FIELDS: tuple[Field, ...] = (
     Field("label", ("--label",), "label, for task list --label", "NAME=VALUE", arguments.pair, many="pairs"),
     Field("key", ("--key",), "the same key again returns the task that exists, and conflicts (exit 6) when it is another task", "KEY"),
     Field("step_id", ("--step-id", "--step"), "step that the task belongs to; its workers alone take it", "ID", arguments.positive),
-    Field("depends_on", ("--depends-on", "--dependency"), "task that must succeed before; an id, or `last`", "ID", _task_id, many="list"),
     Field(
-        "after_any", ("--after-any",), "task that must have ended before, in whatever way; an id, or `last`", "ID", _task_id, many="list"
+        "depends_on",
+        ("--depends-on", "--dependency"),
+        "task that must succeed before: 7, or 1,4, or 3-9, or last",
+        "ID",
+        _task_ids,
+        many="list",
     ),
+    Field("after_any", ("--after-any",), "task that must have ended before, in whatever way; as above", "ID", _task_ids, many="list"),
     Field(
         "on_dependency_failure",
         ("--on-dependency-failure",),

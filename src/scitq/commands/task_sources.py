@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -39,7 +41,27 @@ def read_text(file: str) -> str:
         raise UsageError(f"{_shown(file)}: no valid UTF-8 at byte {error.start}") from None
 
 
-def json_lines(file: str, common: Values, last_id: int | None) -> tuple[list[TaskSpec], list[NewTask]]:
+def _keys(value: object) -> int:
+    return sum(1 + _keys(inner) for inner in value.values()) if isinstance(value, dict) else 0
+
+
+def _refuse_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise UsageError(f"{next(name for name in names if names.count(name) > 1)} is given twice")
+    return found
+
+
+def _decoded(line: bytes) -> Any:  # noqa: ANN401 - whatever the line holds
+    """The JSON value in `line`; UsageError for a key that stands twice in one object, which decoders pass over in silence."""
+    value = msgspec.json.decode(line)
+    if line.count(b":") > _keys(value):
+        json.loads(line, object_pairs_hook=_refuse_doubles)
+    return value
+
+
+def json_lines(file: str, common: Values, last_id: Callable[[], int | None]) -> tuple[list[TaskSpec], list[NewTask]]:
     """All tasks of a file of JSON lines, each with `common` where it says nothing itself; blank lines are skipped.
 
     Returns the different specs and the tasks, whose `spec` is an index into them. All lines are checked before
@@ -54,7 +76,7 @@ def json_lines(file: str, common: Values, last_id: int | None) -> tuple[list[Tas
         if not line.strip():
             continue
         try:
-            values = common | from_json(msgspec.json.decode(line))
+            values = common | from_json(_decoded(line))
             spec = task_build.spec_of(values)
             position = specs.setdefault(encode(spec), len(found))
             if position == len(found):

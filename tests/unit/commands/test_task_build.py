@@ -70,7 +70,7 @@ def test_every_field_can_be_said_in_json():
         "time-limit": 90,
         "mem": "2GiB",
         "skip_if_exists": False,
-        "depends_on": [3, "last"],
+        "depends_on": [3, "5-7,last"],
         "shell": None,
     }
     found = from_json(line)
@@ -80,7 +80,7 @@ def test_every_field_can_be_said_in_json():
     assert found["retry_on"] == ["exit:3", "oom"]
     assert found["time_limit"] == 90.0
     assert found["mem"] == 2.0
-    assert found["depends_on"] == [3, "last"]
+    assert task_of(found, lambda: 9).depends_on == (3, 5, 6, 7, 9)
     assert "shell" not in found
     assert "skip_if_exists" not in found
     assert len({field.name for field in FIELDS}) == len(FIELDS)
@@ -98,11 +98,41 @@ def test_lines_are_told_by_number(tmp_path):
     file = tmp_path / "t.jsonl"
     file.write_text('{"command":"a"}\n\n{"cpus": 1}\n{"command":"a"}\n')
     with pytest.raises(UsageError, match="line 3"):
-        json_lines(str(file), {"container": "alpine"}, None)
+        json_lines(str(file), {"container": "alpine"}, lambda: None)
     file.write_text('{"command":"a"}\n\n{"command":"b"}\n{"command":"a"}\n')
-    specs, tasks = json_lines(str(file), {"container": "alpine"}, None)
+    specs, tasks = json_lines(str(file), {"container": "alpine"}, lambda: None)
     assert [spec.command for spec in specs] == ["a", "b"]
     assert [task.spec for task in tasks] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ('{"command":"a","command":"b"}', "command"),
+        ('{"command":"s3://a:b","input":"s3://b","input":"s3://c"}', "input"),
+        ('{"command":"a","env":{"A":"1","A":"2"}}', "A"),
+        ('{"command":"a","step":1,"step_id":1}', "step_id"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path, line, key):
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"command":"a:b"}\n' + line + "\n")
+    with pytest.raises(UsageError, match=f"line 2: {key} is given twice"):
+        json_lines(str(file), {"container": "alpine"}, lambda: None)
+
+
+def test_last_in_a_line_is_found_once_it_is_needed(tmp_path):
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"command":"a"}\n{"command":"b","depends_on":"last"}\n')
+    _, tasks = json_lines(str(file), {"container": "alpine"}, lambda: 4)
+    assert [task.depends_on for task in tasks] == [(), (4,)]
+    with pytest.raises(UsageError, match="line 2: depends_on: you have no last task"):
+        json_lines(str(file), {"container": "alpine"}, lambda: None)
+
+
+def test_an_element_that_is_wrong_is_named():
+    with pytest.raises(UsageError, match=r"element 2 .*quote"):
+        list(elements_of(Array([1, 2], None, ["a", 'quote"']), spec_of(VALUES), task_of({})))
 
 
 def test_scripts():

@@ -88,7 +88,8 @@ def wait(reading: Reading, message: m.TaskWait) -> m.TaskWaited | Park:
     counts, bad, good, moved = task_reads.standing(reading.db, message.ranges)
     total = sum(counts.values())
     if total == 0:
-        raise NotFoundError("the selection holds no task")
+        is_one = len(message.ranges) == 1 and message.ranges[0][0] == message.ranges[0][1]
+        raise NotFoundError(f"there is no task {message.ranges[0][0]}" if is_one else "the selection holds no task")
     ended = sum(counts.get(status.value, 0) for status in FINAL)
     is_over = ended > 0 if message.is_any else ended == total
     until_s = reading.arrived_s + min(max(message.at_most_s, 0.0), 60.0)
