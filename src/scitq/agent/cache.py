@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from scitq.agent.cache_building import Building, Watch
 from scitq.agent.cache_entry import DATA, Entry
 from scitq.agent.cache_views import View, Wanted, make_view, view_name
 from scitq.errors import CancelledError, DiskFullError, ScitqError, StorageError
@@ -24,23 +25,13 @@ _BUILDS_AT_ONCE: Final = 8
 _Paths = list[Path]
 _Entries = list[Entry]
 _Rows = list[dict[str, Any]]
-Build = Callable[[Path, Cancel], Path]
-"""Makes the content of an entry in the empty folder that it is given; returns the folder below it that holds the result."""
+Build = Callable[[Path, Cancel, Building], Path]
+"""Makes the content of an entry in the empty folder that it is given, and tells the building its progress.
+
+Returns the folder below it that holds the result."""
 
 
-class _Building:
-    """A download under way and how many tasks wait for it; it is called off when none is left."""
-
-    def __init__(self) -> None:
-        self.cancel = Cancel()
-        self.waiters = 0
-        self.entry: Entry | None = None
-        self.error: BaseException | None = None
-        self.is_abandoned = False
-        self.is_ended = False
-
-
-_Interests = list[tuple[Wanted, _Building | None]]
+_Interests = list[tuple[Wanted, Building | None, Watch]]
 
 
 class ResourceCache:
@@ -54,7 +45,7 @@ class ResourceCache:
         for folder in (self._entries_dir, self._views_dir, self._staging_dir):
             folder.mkdir(parents=True, exist_ok=True)
         self._changed = threading.Condition()
-        self._building: dict[str, _Building] = {}
+        self._building: dict[str, Building] = {}
         self._views: dict[str, View] = {}
         self._making_views: set[str] = set()
         self._building_now = 0
@@ -74,7 +65,9 @@ class ResourceCache:
         self._most_bytes = size
         self._min_free_bytes = _bytes(settings.get("min_free_disk"), 10**9)
 
-    def get_view(self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build], cancel: Cancel, *, is_copied: bool) -> View:
+    def get_view(
+        self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build], watch: Watch, cancel: Cancel, *, is_copied: bool
+    ) -> View:
         """A folder that holds exactly `wanted`, leased until `release`; what is missing is built, once for all who wait.
 
         is_copied: without any link to the cache, for tasks that run as our own user.
@@ -82,7 +75,7 @@ class ResourceCache:
         self._prune_views()
         leased: _Entries = []
         try:
-            for entry in self._get_all(wanted, build, cancel):
+            for entry in self._get_all(wanted, build, watch, cancel):
                 leased.append(entry)
             return self._lease_view(wanted, leased, cancel, is_copied=is_copied)
         finally:
@@ -158,39 +151,41 @@ class ResourceCache:
         self._drop(doomed)
         return {"entries": len(unused), "bytes": freed, "kept": kept}
 
-    def _get_all(self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build], cancel: Cancel) -> Iterator[Entry]:
+    def _get_all(self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build], watch: Watch, cancel: Cancel) -> Iterator[Entry]:
         """Lease the entry of each; all that are missing are begun before the first is waited for."""
-        with self._interest(wanted, build) as interests:
-            for item, building in interests:
-                yield self._await(item, building, build, cancel)
+        with self._interest(wanted, build, watch) as interests:
+            for item, building, _told in interests:
+                yield self._await(item, building, build, watch, cancel)
 
     @contextmanager
-    def _interest(self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build]) -> Iterator[_Interests]:
+    def _interest(self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build], watch: Watch) -> Iterator[_Interests]:
         interests: _Interests = []
         try:
             for item in wanted:
-                interests.append((item, self._join(item, build(item))))
+                interests.append((item, *self._join(item, build(item), watch)))
             yield interests
         finally:
-            for _item, building in interests:
+            for _item, building, told in interests:
                 if building is not None:
+                    building.untell(told)
                     self._leave(building)
 
-    def _join(self, item: Wanted, build: Build) -> _Building | None:
-        """Wait for the build under way, or begin one; None when the entry is there."""
+    def _join(self, item: Wanted, build: Build, watch: Watch) -> tuple[Building | None, Watch]:
+        """Wait for the build under way, or begin one; None when the entry is there. With it who is told of its progress."""
         with self._changed:
             if item.key in self._entries:
-                return None
+                return None, watch
             building = self._building.get(item.key)
             if building is None or building.is_abandoned:
                 before = building
-                building = self._building[item.key] = _Building()
+                building = self._building[item.key] = Building()
                 run = threading.Thread(target=self._build, args=(item, build, building, before), name=f"fetch-{item.key[:8]}", daemon=True)
-                building.waiters += 1
                 run.start()
             else:
-                building.waiters += 1
-            return building
+                watch = watch.following()
+            building.waiters += 1
+        building.tell(watch)
+        return building, watch
 
     @contextmanager
     def _slot(self, cancel: Cancel) -> Iterator[None]:
@@ -215,14 +210,14 @@ class ResourceCache:
             doomed = [self._retire(folder) for folder in self._views_dir.iterdir() if folder.name not in self._views]
         self._drop(doomed)
 
-    def _leave(self, building: _Building) -> None:
+    def _leave(self, building: Building) -> None:
         with self._changed:
             building.waiters -= 1
             building.is_abandoned = building.waiters == 0
         if building.is_abandoned:
             building.cancel.cancel()
 
-    def _build(self, item: Wanted, build: Build, building: _Building, before: _Building | None) -> None:
+    def _build(self, item: Wanted, build: Build, building: Building, before: Building | None) -> None:
         """The body of a build's thread; one that was called off is let end first."""
         staging = self._staging_dir / secrets.token_hex(8)
         try:
@@ -231,7 +226,7 @@ class ResourceCache:
                     self._changed.wait(_POLL_S)
             with self._slot(building.cancel):
                 staging.mkdir()
-                result = build(staging / "work", building.cancel)
+                result = build(staging / "work", building.cancel, building)
             sealed = staging / "entry"
             sealed.mkdir()
             result.rename(sealed / DATA)
@@ -250,7 +245,7 @@ class ResourceCache:
                 del self._building[item.key]
             self._changed.notify_all()
 
-    def _await(self, item: Wanted, building: _Building | None, build: Callable[[Wanted], Build], cancel: Cancel) -> Entry:
+    def _await(self, item: Wanted, building: Building | None, build: Callable[[Wanted], Build], watch: Watch, cancel: Cancel) -> Entry:
         """The leased entry, once it is there and was checked."""
         if building is not None:
             with self._wakes(cancel), self._changed:
@@ -262,8 +257,8 @@ class ResourceCache:
         entry = self._lease_entry(item.key)
         if entry is not None:
             return entry
-        with self._interest([item], build) as [(_item, another)]:
-            return self._await(item, another, build, cancel)
+        with self._interest([item], build, watch) as [(_item, another, _told)]:
+            return self._await(item, another, build, watch, cancel)
 
     def _lease_entry(self, key: str) -> Entry | None:
         """Lease a present entry; one that is no longer whole is dropped, None."""

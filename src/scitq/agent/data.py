@@ -66,20 +66,34 @@ def limits_of(settings: Mapping[str, Any]) -> Limits:
 class Counter:
     """Adds up the bytes of several transfers and tells the sum."""
 
-    def __init__(self, progress: Progress) -> None:
+    def __init__(self, progress: Progress, leader: Counter | None = None) -> None:
         self._progress = progress
-        self._lock = threading.Lock()
+        self._lock: threading.Lock = leader._lock if leader else threading.Lock()
+        self._leader = leader
+        self._all_done = self._all_total = 0
         self.done = 0
         self.total = 0
+
+    def following(self) -> Counter:
+        """A counter whose bytes are told together with these, but are not counted to `done`: another task moves them."""
+        return Counter(self._progress, self)
 
     def expect(self, count: int) -> None:
         """So many bytes more are to do."""
         with self._lock:
             self.total += count
-        self._progress(self.done, self.total)
+        self._count(0, count)
 
     def add(self, count: int) -> None:
         """So many bytes more are done (fewer when negative)."""
         with self._lock:
             self.done += count
-        self._progress(self.done, self.total)
+        self._count(count, 0)
+
+    def _count(self, done: int, total: int) -> None:
+        head = self._leader or self
+        with self._lock:
+            head._all_done += done
+            head._all_total += total
+            shown = head._all_done, head._all_total
+        self._progress(*shown)

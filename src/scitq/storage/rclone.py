@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import tempfile
 import threading
@@ -24,6 +25,9 @@ from scitq.storage.wire import Reply
 
 TRIES: Final = 4
 """Fewer than elsewhere: rclone itself has tried each of them several times."""
+_MARK: Final = "\u201b"
+_CONTROLS_OR_SYMBOLS: Final = re.compile("[\x01-\x1f\x7f\u2401-\u241f\u2421]")
+_WRITTEN: Final = re.compile("\u201b?[\u2401-\u241f\u2421]")
 _SMALL: Final = 4 << 20
 _HASHES: Final = ("md5", "sha1", "sha256", "crc32")
 
@@ -75,7 +79,7 @@ class RcloneStorage(OneByOne):
             return {"showHash": True, "hashTypes": [self._hash]} if self._hash else {}
 
     def _entry(self, item: dict[str, Any], above: str = "") -> Entry:
-        key = above + item["Path"] + ("/" if item["IsDir"] else "")
+        key = above + _from_rclone(item["Path"]) + ("/" if item["IsDir"] else "")
         try:
             modified_ms = int(datetime.fromisoformat(item["ModTime"]).timestamp() * 1000)
         except (KeyError, ValueError):
@@ -95,7 +99,7 @@ class RcloneStorage(OneByOne):
         except SourceMissingError:
             return None
         item = found.get("item")
-        return None if item is None or item["IsDir"] else self._entry(item | {"Path": key})
+        return None if item is None or item["IsDir"] else self._entry(item | {"Path": _to_rclone(key)})
 
     def download(
         self, key: str, target: Path, *, entry: Entry | None = None, progress: Progress = ignore_progress, cancel: Cancel | None = None
@@ -272,7 +276,7 @@ class RcloneStorage(OneByOne):
     def _remote(self, key: str) -> str:
         if {"..", "."} & set(key.split("/")) or "\0" in key:
             raise StorageError(f"{self.uri(key)!r}: . and .. can't be names here")
-        return key[len(self._above(key)) :].rstrip("/")
+        return _to_rclone(key[len(self._above(key)) :].rstrip("/"))
 
     def _require_file_key(self, key: str) -> None:
         if not key or key.endswith("/"):
@@ -306,6 +310,26 @@ class RcloneStorage(OneByOne):
             if str(error).startswith(f"{self.name}://"):
                 raise
             raise TransientStorageError(f"{self.uri(key)}: {error}") from error
+
+
+def _to_rclone(name: str) -> str:
+    """`name` as rclone writes it: control characters as their symbols, and a mark before what is itself such a symbol."""
+    return _CONTROLS_OR_SYMBOLS.sub(
+        lambda found: f"{_MARK}{found[0]}" if found[0] > " " and found[0] != "\x7f" else _symbol(found[0]), name
+    )
+
+
+def _from_rclone(name: str) -> str:
+    """The inverse of `_to_rclone`."""
+    return _WRITTEN.sub(lambda found: found[0][1] if len(found[0]) > 1 else _control(found[0]), name)
+
+
+def _symbol(control: str) -> str:
+    return chr(0x2421 if control == "\x7f" else 0x2400 + ord(control))
+
+
+def _control(symbol: str) -> str:
+    return "\x7f" if symbol == "\u2421" else chr(ord(symbol) - 0x2400)
 
 
 class FtpStorage(RcloneStorage):

@@ -35,7 +35,10 @@ ODD_NAMES = [
     "~tilde",
     "$HOME`id`",
     "日本語",
-    "n" * 200,
+    "n" * 255,
+    "new\nline",
+    "tab\tand\x7f",
+    "symbol␊",
 ]
 # SeaweedFS turns backslashes into slashes, whoever stores them; rclone's WebDAV server takes composed and decomposed letters for the same.
 CHANGED_BY_SERVER = {"webdav": {"e\u0301.dat"}, "s3": {"back\\slash"}, "s3-by-rclone": {"back\\slash"}}

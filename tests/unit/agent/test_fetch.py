@@ -11,6 +11,7 @@ import threading
 
 import pytest
 
+from scitq.agent import data
 from scitq.agent.actions.chain import everything_below
 from scitq.agent.data import open_cache
 from scitq.agent.folders import DataContext, TaskFolders
@@ -29,6 +30,7 @@ class Worker:
         self.source.mkdir(parents=True)
         self.context = DataContext({"st": {"type": "local", "root": str(self.source)}}, {"min_free_disk": "1M", **settings}, root / "work")
         self.number = 0
+        data._caches.pop(self.context.work_dir, None)  # pytest gives the folder of a test that passed to the next one
 
     def put(self, name, data=b"data"):
         path = self.source / name
@@ -214,8 +216,6 @@ def test_res_09_the_cache_outlives_a_restart_and_is_checked_again(worker, tmp_pa
 
 def restart(worker):
     """As a new process would: nothing but the disk is kept."""
-    from scitq.agent import data
-
     data._caches.clear()
     fetch._leases.clear()
 
@@ -387,6 +387,33 @@ def test_progress_tells_bytes_done_and_to_do(worker):
     seen = []
     worker.run(inputs=["st://b/x"], resources=["st://b/y"], progress=lambda done, total: seen.append((done, total)))
     assert max(seen) == (1500, 1500)
+
+
+def test_a_task_that_waits_for_anothers_download_is_told_its_progress(worker):
+    size = 1_000_000
+    for number in range(200):
+        worker.put(f"b/d/{number}", b"x" * (size // 200))
+    begun, joined, seen, results = threading.Event(), threading.Event(), [], []
+
+    def held(done, total):
+        if done > size // 2:
+            begun.set()
+            joined.wait(60)
+
+    def told(done, total):
+        seen.append((done, total))
+        if total:
+            joined.set()
+
+    one = threading.Thread(target=lambda: results.append(worker.run(resources=["st://b/d/"], progress=held)[1]))
+    one.start()
+    assert begun.wait(60)
+    two = threading.Thread(target=lambda: results.append(worker.run(resources=["st://b/d/"], progress=told)[1]))
+    two.start()
+    one.join(60)
+    two.join(60)
+    assert max(seen) == (size, size)
+    assert sorted(result.downloaded_bytes for result in results) == [0, size]
 
 
 def test_unknown_storages_and_bad_settings_are_errors_of_ours(worker):

@@ -16,6 +16,7 @@ from scitq.agent import manifest
 from scitq.agent.actions import chain
 from scitq.agent.actions.limits import Meter
 from scitq.agent.cache import Build, ResourceCache, key_of
+from scitq.agent.cache_building import Building
 from scitq.agent.cache_views import View, Wanted
 from scitq.agent.claims import Claims
 from scitq.agent.data import Counter, Progress, limits_of, open_cache, open_storages
@@ -193,21 +194,21 @@ class _Fetch:
         """The leased view of all resources, of which the missing ones are brought."""
         wanted = [Wanted(_key_of(found), str(found.uri), found.uri.folder) for found in resources]
         by_key = {item.key: found for item, found in zip(wanted, resources, strict=True)}
-        return self._cache.get_view(wanted, lambda item: self._build(by_key[item.key]), cancel, is_copied=is_copied)
+        return self._cache.get_view(wanted, lambda item: self._build(by_key[item.key]), self.counter, cancel, is_copied=is_copied)
 
     def _build(self, found: _Found) -> Build:
-        def build(folder: Path, cancel: Cancel) -> Path:
+        def build(folder: Path, cancel: Cancel, building: Building) -> Path:
             self._cache.make_room(found.size)
-            return self._bring(found, folder, cancel)
+            return self._bring(found, folder, building, cancel)
 
         return build
 
-    def _bring(self, found: _Found, folder: Path, cancel: Cancel) -> Path:
+    def _bring(self, found: _Found, folder: Path, watch: Building | Counter, cancel: Cancel) -> Path:
         """Download into `folder` and carry out the actions; returns the folder with the result."""
-        self.counter.expect(found.size)
+        watch.expect(found.size)
         folder.mkdir()
         pairs = [(source.entry, folder / source.path) for source in found.sources]
-        found.storage.download_many(pairs, progress=self.counter.add, cancel=cancel)
+        found.storage.download_many(pairs, progress=watch.add, cancel=cancel)
         steps = chain.steps_of(found.uri.actions)
         if steps:
             meter = Meter(str(found.uri), self._limits, cancel, self._cache.make_room)
@@ -240,7 +241,7 @@ class _Fetch:
         self, found: _Found, staging: Path, folders: TaskFolders, claims: Claims, claiming: threading.Lock
     ) -> Callable[[Cancel], None]:
         def bring(cancel: Cancel) -> None:
-            result = self._bring(found, staging, cancel)
+            result = self._bring(found, staging, self.counter, cancel)
             text = str(found.uri)
             with claiming:
                 for name in chain.everything_below(result):
