@@ -97,6 +97,16 @@ def test_srv_01_the_order_of_configurations(fresh, tmp_path):
     assert "absent" in fresh.fails("serve --config /absent.yaml", 2).err
 
 
+def test_srv_01_what_cannot_be_is_told_without_a_traceback(fresh, tmp_path):
+    assert "65534" in fresh.fails("serve --port 70000", 2).err
+    config = tmp_path / "scitq.yaml"
+    config.write_text("scitq:\n  port: 0\n  data_dir: /proc/nowhere\n")
+    config.chmod(0o600)
+    ran = fresh.fails(["serve", "--config", str(config)], 1)
+    assert "/proc/nowhere: " in ran.err
+    assert "internal" not in ran.err
+
+
 def test_srv_01_variables_and_open_modes(fresh, tmp_path):
     config = tmp_path / "scitq.yaml"
     config.write_text("scitq:\n  port: 0\n  token_secret: ${NOT_SET_HERE}\n")

@@ -26,6 +26,13 @@ def _words() -> list[str]:
     return [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv[1:]]
 
 
+def _unforeseen(error: Exception) -> str:
+    """What to say of a failure that no command foresaw: of a file, in the system's words; of ourselves, as what it is."""
+    if isinstance(error, OSError) and error.strerror and isinstance(error.filename, (str, bytes)):
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return f"internal error: {type(error).__name__}: {error} (SCITQ_DEBUG=1 shows where)"
+
+
 def _run(words: Sequence[str]) -> int:
     from scitq.cli import parser
 
@@ -69,7 +76,7 @@ def run(words: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("SCITQ_DEBUG"):
             raise
-        print(f"scitq: internal error: {type(error).__name__}: {error} (SCITQ_DEBUG=1 shows where)", file=sys.stderr)
+        print(f"scitq: {_unforeseen(error)}", file=sys.stderr)
         status = errors.EXIT_FAILED
     return status
 

@@ -162,8 +162,8 @@ class Link:
         raise probe.unavailable(
             self.address,
             f"the server's key is not the one in {self._key_source} (fingerprint {pins.fingerprint(self.key)}). "
-            "Either somebody else answers in its place, or it was set up anew: ask the administrator, "
-            f"and then remove the line of {self.address} there",
+            "Either somebody else answers in its place, or it was set up anew",
+            hint=f"Ask the administrator, and then remove the line of {self.address} there.",
         )
 
     def request(

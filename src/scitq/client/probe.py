@@ -22,13 +22,13 @@ _REASONS = {
 }
 
 
-def unavailable(address: Address | str, reason: str, tried: list[str] | None = None) -> UnavailableError:
+_HINT = "Is it running? Set SCITQ_SERVER=host:port, or give --server, when it is elsewhere."
+
+
+def unavailable(address: Address | str, reason: str, tried: list[str] | None = None, hint: str = _HINT) -> UnavailableError:
     """The error of contract AUTH-10: what was tried, why it failed, and what to set."""
     also = f" (tried {', '.join(tried)})" if tried else ""
-    return UnavailableError(
-        f"Unavailable: can't reach the scitq server at {address}{also}: {reason}. "
-        "Is it running? Set SCITQ_SERVER=host:port, or give --server, when it is elsewhere."
-    )
+    return UnavailableError(f"Unavailable: can't reach the scitq server at {address}{also}: {reason}. {hint}")
 
 
 def resolve(address: Address, timeout_s: float) -> list[tuple[int, str]]:

@@ -32,6 +32,13 @@ def _at_least(least: int, text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    number = _at_least(0, text)
+    if number > 65534:
+        raise UsageError(f"{text!r} is no port; use 1 to 65534 (the port above it is used too), or 0 for a free one")
+    return number
+
+
 def _between(text: str) -> int:
     if not re.fullmatch(r"-?\d{1,9}", text.strip(), re.ASCII):
         raise UsageError(f"{text!r} must be a whole number")
@@ -87,6 +94,7 @@ def _duration(text: str) -> float:
 
 
 natural = checked(lambda text: _at_least(0, text))
+port = checked(_port)
 """A whole number, 0 or more."""
 positive = checked(lambda text: _at_least(1, text))
 """A whole number, 1 or more."""

@@ -26,7 +26,7 @@ START_TIMEOUT_S = 60.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The port, and whether to stay."""
     port_help = "the port, and the next one too; 0: any two free ones, kept for later starts (default: scitq.port of the configuration)"
-    parser.add_argument("--port", metavar="N", type=arguments.natural, help=port_help)
+    parser.add_argument("--port", metavar="N", type=arguments.port, help=port_help)
     parser.add_argument(
         "--detach", action="store_true", help="go to the background once it is ready; the log goes to server.log in the data folder"
     )

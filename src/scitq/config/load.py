@@ -90,6 +90,23 @@ class _Source:
             mark = getattr(error, "problem_mark", None)
             where = f"{file}, line {mark.line + 1}" if mark else str(file)
             raise UsageError(f"{where}: no valid YAML: {getattr(error, 'problem', None) or error}") from None
+        self._refuse_doubles(self.root, set())
+
+    def _refuse_doubles(self, node: yaml.Node | None, seen: set[int]) -> None:
+        """A key that stands twice in one mapping is a mistake, of which YAML would take the last in silence."""
+        if node is None or id(node) in seen:
+            return
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            for inner in node.value:
+                self._refuse_doubles(inner, seen)
+        if isinstance(node, yaml.MappingNode):
+            lines: dict[str, int] = {}
+            for key, inner in node.value:
+                line = key.start_mark.line + 1
+                if isinstance(key, yaml.ScalarNode) and key.value != "<<" and lines.setdefault(key.value, line) != line:
+                    raise UsageError(f"{self.file}, line {line}: {key.value}: given twice (first on line {lines[key.value]})")
+                self._refuse_doubles(inner, seen)
 
     def error(self, path: list[str], what: str) -> UsageError:
         """The error `what` at the key `path`."""

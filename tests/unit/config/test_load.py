@@ -29,6 +29,8 @@ def read(tmp_path):
         ("worker:\n  file_roots:\n  - 3\n", 3, "file_roots"),
         ("x: [", 1, "YAML"),
         ("registries:\n  a:\n    password: ${SCITQ_NO_SUCH}\n", 3, "SCITQ_NO_SUCH"),
+        ("scitq:\n  port: 0\n  bind: x\n  port: 1\n", 4, "port: given twice (first on line 2)"),
+        ("rclone:\n  a: {type: local}\n  a: {type: s3}\n", 3, "a: given twice"),
         ("scitq:\n  network_filesystem: maybe\n", 2, "exclusive"),
     ],
 )
