@@ -8,7 +8,8 @@ import msgspec
 
 from scitq.commands import arguments
 from scitq.commands.context import Context
-from scitq.errors import EXIT_OK
+from scitq.commands.selection import pieces
+from scitq.errors import EXIT_OK, ScitqError
 
 
 class Acted(msgspec.Struct, frozen=True):
@@ -25,18 +26,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(context: Context) -> int:
-    """All or none."""
+    """All or none of each piece; when a later piece is refused, what was done before it is shown."""
     from scitq.protocol.messages.task import TaskAct, TaskActed
 
     ids = context.task_ids(context.options.ids)
-    action = context.command.path[1]
-    statuses = context.api().call(TaskAct(ids=ids, action=action, reason=context.options.reason), TaskActed).statuses
-    acted = [Acted(one, status) for one, status in zip(ids, statuses, strict=True)]
+    action, reason = context.command.path[1], context.options.reason
+    acted: list[Acted] = []
+    try:
+        for piece in pieces(ids):
+            statuses = context.api().call(TaskAct(ids=piece, action=action, reason=reason), TaskActed).statuses
+            acted += [Acted(one, status) for one, status in zip(piece, statuses, strict=True)]
+    except ScitqError:
+        _show(context, acted)
+        raise
+    _show(context, acted)
+    return EXIT_OK
+
+
+def _show(context: Context, acted: list[Acted]) -> None:
+    if not acted:
+        return
     if context.out.is_json:
         context.out.json(acted)
     elif context.out.is_quiet:
-        context.out.ids(ids)
+        context.out.ids([one.id for one in acted])
     else:
         for one in acted:
             context.out.text(f"{one.id} {one.status}")
-    return EXIT_OK

@@ -6,7 +6,8 @@ import argparse
 
 from scitq.commands import arguments
 from scitq.commands.context import Context
-from scitq.errors import EXIT_OK
+from scitq.commands.selection import pieces
+from scitq.errors import EXIT_OK, ScitqError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +22,20 @@ def run(context: Context) -> int:
     from scitq.protocol.messages.task import TaskRetried, TaskRetry
 
     ids = context.task_ids(context.options.ids)
-    asked = TaskRetry(ids=ids, retries=context.options.retry, is_forced=context.options.force)
-    made = context.api().call(asked, TaskRetried).ids
-    if context.out.is_json:
-        context.out.json([{"id": new, "predecessor_id": old} for old, new in zip(ids, made, strict=True)])
-    else:
-        context.out.ids(made)
+    made: list[int] = []
+    try:
+        for piece in pieces(ids):
+            asked = TaskRetry(ids=piece, retries=context.options.retry, is_forced=context.options.force)
+            made += context.api().call(asked, TaskRetried).ids
+    except ScitqError:
+        _show(context, ids, made)
+        raise
+    _show(context, ids, made)
     return EXIT_OK
+
+
+def _show(context: Context, ids: list[int], made: list[int]) -> None:
+    if context.out.is_json and made:
+        context.out.json([{"id": new, "predecessor_id": old} for old, new in zip(ids, made, strict=False)])
+    elif made:
+        context.out.ids(made)
