@@ -70,6 +70,12 @@ def test_l83_l88_l98_l117_the_guides_lines(site, s3_service, bucket, tmp_path):
     )
     assert site.wait_status(task, "SF") == "S"
     assert contents(s3_service, bucket, "results/") == {"mybinary-input1/output.dat": b"ref+input"}
+    task = site.create(
+        "cd /input; find . -type f", ["--shell", "sh", "--input", f"{base}/", "--input", f"{base}/data|mv:d"], container="alpine"
+    )
+    assert site.wait_status(task, "SF") == "S"
+    names = "data/input1.dat", "resource/mybinary", "resource/reference_data.tgz", "results/mybinary-input1/output.dat", "d/input1.dat"
+    assert sorted(site.output(task).split()) == sorted(f"./{name}" for name in names)
 
 
 def test_res_05_res_06_resources_are_read_only_for_root_and_fetched_once(site, s3_service, bucket, proxy):

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.lib.mounts import resize, tmpfs
 from tests.lib.site import Site, end, wait_until
 
 
@@ -18,7 +19,7 @@ from tests.lib.site import Site, end, wait_until
 def site(tmp_path_factory: pytest.TempPathFactory, scitq_argv: list[str]) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("data")
     (folder / "disk").mkdir()
-    rclone = {"st": {"type": "local", "root": str(folder / "disk")}}
+    rclone = {name: {"type": "local", "root": str(folder / root)} for name, root in (("st", "disk"), ("small", "small"))}
     with Site(folder, scitq_argv, rclone=rclone, worker={"min_free_disk": "10M"}) as made:
         made.agent(concurrency=4)
         yield made
@@ -76,7 +77,7 @@ def test_res_04_the_folders_are_there_and_empty_when_unused(site):
 
 def test_refused_at_creation_before_anything_is_stored(site):
     for flags, said in (
-        (["--input", "gs://b/x"], "known are file, ftp, http, https, st"),
+        (["--input", "gs://b/x"], "known are file, ftp, http, https, small, st"),
         (["--resource", "st://b/x|unzip"], "untar, gunzip and mv:"),
         (["--resource", "st://b/x|mv:../y"], ".."),
         (["--resource", "st://b/x|mv:/y"], "absolute"),
@@ -163,6 +164,33 @@ def test_out_04_a_failed_upload_keeps_the_files_and_can_be_tried_again(site):
     blocked.rmdir()
     site.ok(f"task upload --id {task}")
     wait_until(lambda: stored(site, "blocked") == {"y": b"x\n", "z": b"z\n"}, "the second upload")
+
+
+def test_out_04_a_full_storage_is_the_reason_and_leaves_nothing_half_made(site):
+    with tmpfs(site.folder / "small", "6m") as full:
+        command = "echo x > $OUTPUT/fits; head -c 9000000 /dev/zero > $OUTPUT/large"
+        task = create(site, command, "--output", "small://b/out")
+        site.wait_status(task, "F")
+        reason = site.show(task)["row"]["reason"]
+        assert "upload" in reason
+        assert "no room left" in reason
+        assert "small://b/out/large" in reason
+        assert [path.name for path in full.rglob("*") if path.is_file()] == ["fits"]
+        resize(full, "40m")
+        site.ok(f"task upload --id {task}")
+        wait_until(lambda: sorted(path.name for path in full.rglob("*") if path.is_file()) == ["fits", "large"], "the second upload")
+        assert (full / "b/out/large").stat().st_size == 9_000_000
+        wait_until(lambda: not list((site.folder / "work0" / "tasks").glob(f"{task}-*/output/*")), "the clean-up")
+
+
+def test_in_09_a_task_that_is_retried_matches_again(site):
+    task = create(site, "cat $INPUT/*", "--input", "st://b/later/*.dat")
+    site.wait_status(task, "F")
+    put(site, "later/1.dat", b"one")
+    site.ok(f"task retry --id {task}")
+    task = site.show(task)["row"]["successor_id"]
+    assert site.wait_status(task, "SF") == "S"
+    assert site.output(task) == "one"
 
 
 def test_out_08_links_out_are_never_followed_and_are_told_in_the_log(site):

@@ -129,7 +129,7 @@ def test_in_14_a_cut_connection_is_mended_and_the_content_is_whole(make):
 def test_in_14_many_small_files(make):
     worker, _ = make()
     folders, _ = worker.run()
-    for number in range(500):
+    for number in range(4_000):
         path = folders.output / str(number % 10) / str(number)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(str(number).encode())

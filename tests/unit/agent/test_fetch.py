@@ -10,66 +10,16 @@ import tarfile
 import threading
 
 import pytest
+from tests.lib.fetching import Worker, content, restart, tar
 
-from scitq.agent import data
-from scitq.agent.actions.chain import everything_below
-from scitq.agent.data import open_cache
-from scitq.agent.folders import DataContext, TaskFolders
 from scitq.agent.steps import fetch
 from scitq.errors import CancelledError, DiskFullError, ScitqError, SourceMissingError, StorageError
-from scitq.model.task import TaskSpec
-from scitq.protocol.messages.agent import Assignment
 from scitq.storage.base import Cancel
-
-
-class Worker:
-    """A work folder and a storage `st` whose folder is `source`."""
-
-    def __init__(self, root, **settings):
-        self.source = root / "storage"
-        self.source.mkdir(parents=True)
-        self.context = DataContext({"st": {"type": "local", "root": str(self.source)}}, {"min_free_disk": "1M", **settings}, root / "work")
-        self.number = 0
-        data._caches.pop(self.context.work_dir, None)  # pytest gives the folder of a test that passed to the next one
-
-    def put(self, name, data=b"data"):
-        path = self.source / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-    def folders(self):
-        self.number += 1
-        folders = TaskFolders(self.context.work_dir / "tasks" / str(self.number))
-        folders.make()
-        return folders
-
-    def run(self, *, inputs=(), resources=(), container="alpine", folders=None, cancel=None, progress=lambda done, total: None):
-        spec = TaskSpec(container=container, command="true", inputs=tuple(inputs), resources=tuple(resources))
-        folders = folders or self.folders()
-        return folders, fetch.prepare(Assignment(task_id=1, attempt=1, spec=spec), folders, self.context, progress, cancel or Cancel())
-
-    @property
-    def cache(self):
-        return open_cache(self.context.work_dir, self.context.settings)
 
 
 @pytest.fixture
 def worker(tmp_path):
     return Worker(tmp_path)
-
-
-def content(folder):
-    return {name: (folder / name).read_bytes() for name in everything_below(folder) if (folder / name).is_file()}
-
-
-def tar(**members):
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as opened:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size, info.mode = len(data), 0o755
-            opened.addfile(info, io.BytesIO(data))
-    return buffer.getvalue()
 
 
 def test_inputs_and_resources_land_where_the_guide_says(worker):
@@ -212,12 +162,6 @@ def test_res_09_the_cache_outlives_a_restart_and_is_checked_again(worker, tmp_pa
     _, again = worker.run(resources=["st://b/y"])
     assert (again.downloaded_bytes, content(again.resource_view)) == (1, {"y": b"2"})
     assert not (worker.context.work_dir / "cache" / "staging" / "left").exists()
-
-
-def restart(worker):
-    """As a new process would: nothing but the disk is kept."""
-    data._caches.clear()
-    fetch._leases.clear()
 
 
 def test_a_restarted_agent_holds_the_resources_of_a_task_that_still_runs(worker):
