@@ -97,7 +97,8 @@ class Loop:
         measured_s = monotonic_s()
         while not self._is_stopping:
             wait_s = min(self._parking.next_s(), *(entry.next_s for entry in self._periodic)) - monotonic_s()
-            ready = dict(poller.poll(max(0, min(1000, round(wait_s * 1000 + 0.5)))))
+            has_more = bool(self._broker.ready.changed or self._broker.fleet.touched) and not self._broker.is_draining
+            ready = dict(poller.poll(0 if has_more else max(0, min(1000, round(wait_s * 1000 + 0.5)))))
             began_s = monotonic_s()
             if self._wire.keys in ready:
                 self._wire.answer_keys()

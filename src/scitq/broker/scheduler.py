@@ -157,9 +157,12 @@ def pair(
     *,
     is_open: Callable[[int], bool],
     has_room: Callable[[Needs], bool],
-    most: int = 1000,
+    most: int = 200,
 ) -> list[Offer]:
-    """Pair ready tasks with free places, first come first served within a priority; at most `most` at a time.
+    """Pair ready tasks with free places, first come first served within a priority.
+
+    At most `most` at a time, for each costs about 0.1 ms of a transaction and messages shall not wait long; what is
+    left stays marked in `ready.changed`, and the caller comes again.
 
     is_open: whether tasks of a group may start (steps can be paused). has_room: whether an array may run one more.
     Only groups where tasks or room appeared are looked at. Takes the paired tasks out of the queue and into `held`.

@@ -277,3 +277,12 @@ def test_a_thousand_tasks_spread_over_workers_evenly(desk: Desk) -> None:
     desk.schedule()
     held = [len(desk.broker.fleet.workers[agent.id].held) for agent in agents]
     assert set(held) == {2}
+
+
+def test_more_than_one_pass_can_pair_is_paired_by_the_next(desk: Desk) -> None:
+    HandAgent(desk, concurrency=450)
+    desk.create(*[NewTask() for _ in range(500)])
+    paired = []
+    while desk.broker.ready.changed or desk.broker.fleet.touched:
+        paired.append(len(desk.schedule()))
+    assert paired == [200, 200, 50]
