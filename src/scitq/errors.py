@@ -110,6 +110,7 @@ class TransientStorageError(StorageError):
 class SourceMissingError(StorageError):
     """A URI names nothing."""
 
+    exit_status = EXIT_NOT_FOUND
     code = "source_missing"
 
 

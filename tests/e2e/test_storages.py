@@ -83,7 +83,7 @@ def test_the_whole_way_of_data_through_a_storage(site, base, tmp_path):
     checked = site.ok(["file", "check", f"{base}/copied/", "--worker-id", str(worker), "--json"]).json
     assert [(row["worker_id"], row["is_reachable"], row["files"]) for row in checked] == [(None, True, 4), (worker, True, 4)]
     assert site.ok(["file", "delete", f"{base}/copied/r", "--json"]).json == {"deleted": 1}
-    site.fails(["file", "copy", f"{base}/copied/r", "gone"], 1, cwd=tmp_path)
+    site.fails(["file", "copy", f"{base}/copied/r", "gone"], 5, cwd=tmp_path)
     assert not (tmp_path / "gone").exists()
     assert site.ok(["file", "delete", f"{base}/copied", "--recursive", "--json"]).json == {"deleted": 3}
 

@@ -135,6 +135,7 @@ def test_list_delete_and_check(site, here):
     site.fails(f"file delete {BASE}/t", 2)
     assert site.ok(f"file delete {BASE}/t --recursive --json").json == {"deleted": 2}
     site.fails(f"file delete {BASE}/t/2", 5)
+    site.fails(f"file copy {BASE}/t/2 gone", 5)
     site.fails("file copy only-one", 2)
 
 

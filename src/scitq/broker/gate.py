@@ -48,5 +48,6 @@ class Gate:
             return self.identify(token, now_ms) if token and kind.kind == "ping" else NOBODY
         identity = self.identify(token, now_ms)
         if identity.role not in kind.roles:
-            raise ForbiddenError(f"a {identity.role.value} may not send {kind.kind}")
+            wanted = " or ".join(sorted(role.value for role in kind.roles))
+            raise ForbiddenError(f"{kind.kind} is not for a {identity.role.value}; it takes the role {wanted}")
         return identity

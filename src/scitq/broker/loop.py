@@ -188,7 +188,7 @@ class Loop:
             request_id = message.request_id
             if (peer, request_id) in self._in_flight:
                 return
-            self._broker.connections.add(peer)
+            self._broker.connections[peer] = monotonic_s()
             kind = registry.of_kind(message.kind)
             who = self._gate.admit(kind, message.token, now_ms())
             if Role.WORKER in kind.roles and kind.kind not in {"agent.register", "logout"} and peer not in self._broker.peers:

@@ -65,7 +65,7 @@ class Broker:
         self.is_draining = False
         self.stop_wanted = False
         self.busy_percent = 0.0
-        self.connections: set[bytes] = set()
+        self.connections: dict[bytes, float] = {}  # when each peer was last heard
         self.live_tokens: set[str] = set()
         self.login_failures: dict[str, tuple[int, float]] = {}
         self.stats: dict[int, tuple[Stats, float]] = {}

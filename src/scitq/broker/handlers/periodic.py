@@ -9,6 +9,7 @@ from scitq.broker.store import requests, users, workers
 from scitq.util.clock import monotonic_s
 
 _DAY_MS = 86_400_000
+CONNECTED_S = 60.0
 
 
 @every(1.0)
@@ -20,6 +21,15 @@ def watch(ctx: Ctx) -> None:
         if live.not_before_s and live.not_before_s <= now_s:
             live.not_before_s = 0.0
             ctx.broker.fleet.touch(live)
+
+
+@every(10.0)
+def forget(ctx: Ctx) -> None:
+    """Peers that have not been heard for a minute: each command of a user is one, and agents speak more often."""
+    since_s = monotonic_s() - CONNECTED_S
+    heard = ctx.broker.connections
+    for peer in [peer for peer, at_s in heard.items() if at_s < since_s]:
+        del heard[peer]
 
 
 @every(60.0)

@@ -37,7 +37,7 @@ def _must_be_free(ctx: Ctx, name: str) -> None:
     taken = next((each for each in workflows.named(ctx.tx, name) if each.owner_id == ctx.who.user_id), None)
     if taken:
         raise ConflictError(
-            f"you have a workflow named {name!r} already: number {taken.id}; go on with it (--continue), or choose another name"
+            f"you have a workflow named {name!r} already: number {taken.id}; go on with it (`workflow run --continue`), or choose another name"
         )
 
 

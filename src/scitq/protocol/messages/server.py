@@ -17,6 +17,7 @@ class ServerState(Reply, frozen=True, kw_only=True):
     tasks: dict[str, int]
     workers: dict[str, int]
     connections: int
+    """Peers that were heard within the last minute or so."""
     memory_bytes: int
     loop_busy_percent: float = 0.0
     disk_free_bytes: int = 0
