@@ -51,12 +51,16 @@ class FileService:
         """See FileSign."""
         if message.method not in {"GET", "HEAD", "PUT"}:
             raise UsageError(f"a URL can be signed for GET, HEAD or PUT, not for {message.method!r}")
+        if message.part and (message.method != "HEAD" or not 0 < message.part <= 10_000):
+            raise UsageError("only HEAD can be signed for a part, and parts are numbered from 1 to 10,000")
         urls = []
         for text in message.uris:
             uri, storage = self._file(text)
             url = storage.sign(uri.path, message.method, expires_s=_expiry(message.expires_s))
-            if url is None:
+            if url is None or (message.part and not isinstance(storage, MultipartStorage)):
                 return m.FileSigned()
+            if message.part and isinstance(storage, MultipartStorage):
+                url = storage.sign_part_head(uri.path, message.part, expires_s=_expiry(message.expires_s))
             urls.append(url)
         return m.FileSigned(urls=urls)
 

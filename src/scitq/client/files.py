@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from scitq.client.api import Api
+from scitq.client.part_sums import is_composite, is_proved_wrong
 from scitq.errors import CancelledError, ScitqError, StorageError, TransientStorageError
 from scitq.protocol.messages import file as m
 from scitq.protocol.registry import Done, Reply, Request
@@ -71,6 +72,11 @@ class _Urls:
             self._known.update({one: (url, now) for one, url in zip(wanted, urls, strict=False)})
             return urls[0] if urls else None
 
+    def part_url(self, uri: str, number: int) -> str | None:
+        """For HEAD of one part of the object."""
+        urls = self.server.call(m.FileSign(uris=[uri], method="HEAD", part=number), m.FileSigned).urls
+        return urls[0] if urls else None
+
     def _position(self, uri: str) -> int:
         positions = {one: number for number, one in enumerate(self.uris)}
         return positions[uri]
@@ -92,8 +98,23 @@ class _SignedDownload:
                 fetch_in_pieces(self._open, size, file.fileno(), self._progress, self._cancel)
             else:
                 fetch(self._open, Range(0, size), file.fileno(), self._progress, self._cancel)
-            if is_plain_md5(self._row.etag) and not self._is_encrypted and md5_of(file.fileno(), self._cancel) != self._row.etag:
+            if not self._is_encrypted and self._is_damaged(file.fileno()):
                 raise StorageError(f"{self._row.uri}: the content does not have its stored MD5 sum; it was damaged on its way or there")
+
+    def _is_damaged(self, descriptor: int) -> bool:
+        etag = self._row.etag
+        if is_composite(etag):
+            return is_proved_wrong(descriptor, self._row.size, etag, self._part_size, self._cancel)
+        return is_plain_md5(etag) and md5_of(descriptor, self._cancel) != etag
+
+    def _part_size(self, number: int) -> int | None:
+        """The size of one part of the stored object, from a service that knows as many parts as the ETag says."""
+        url = self._urls.part_url(self._row.uri, number)
+        if url is None:
+            return None
+        with exchange(self._wire, "HEAD", url, {"if-match": f'"{self._row.etag}"'}, self._cancel) as reply:
+            is_told = reply.status in {200, 206} and reply.headers.get("x-amz-mp-parts-count") == self._row.etag.partition("-")[2]
+            return reply.length if is_told else None
 
     @contextmanager
     def _open(self, part: Range, cancel: Cancel) -> Iterator[WebReply]:

@@ -188,6 +188,9 @@ class MultipartStorage(Protocol):
     def sign_part(self, key: str, upload_id: str, number: int, *, expires_s: int = 3600) -> str:
         """The URL for PUT of part `number` (1 to 10,000; 5 MiB at least, but for the last)."""
 
+    def sign_part_head(self, key: str, number: int, *, expires_s: int = 3600) -> str:
+        """The URL for HEAD of part `number` of an object that was stored in parts."""
+
     def complete_multipart(self, key: str, upload_id: str, etags: Sequence[str]) -> Entry:
         """Make the object of the parts, whose ETag headers are `etags` in order."""
 

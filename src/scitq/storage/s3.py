@@ -126,6 +126,13 @@ class S3Storage(OneByOne):
             raise StorageError(f"the storage {self.name!r} has no keys, so no URL can be signed")
         return url
 
+    def sign_part_head(self, key: str, number: int, *, expires_s: int = 3600) -> str:
+        """See MultipartStorage."""
+        url = self._calls.presign("HEAD", key, {"partNumber": str(number)}, expires_s=expires_s)
+        if url is None:
+            raise StorageError(f"the storage {self.name!r} has no keys, so no URL can be signed")
+        return url
+
     def complete_multipart(self, key: str, upload_id: str, etags: Sequence[str]) -> Entry:
         """See MultipartStorage."""
         cancel = Cancel()

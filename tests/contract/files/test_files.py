@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.lib.flaky import FlakyProxy
 
 from scitq.broker.files import FileService
 from scitq.client import copying
@@ -205,6 +206,32 @@ def test_fc_06_large_files_go_in_parts_and_come_in_pieces(site, monkeypatch):
     site.copy(f"{site.base}/large", "large")
     assert (site.home / "large").read_bytes() == data
     assert (m.FileEndParts in site.direct.seen) != (m.FileEndWrite in site.direct.seen)
+
+
+def test_fc_05_what_other_tools_stored_in_parts_is_proved_by_its_parts(tmp_path, monkeypatch, s3_service, bucket):
+    client, key = s3_service.client(), f"{tmp_path.name}/parts"
+    with FlakyProxy.running(s3_service.endpoint) as proxy:
+        site = Site(tmp_path, s3_service.rclone() | {"endpoint": f"http://{proxy.address}"}, f"{bucket}/{tmp_path.name}")
+        monkeypatch.chdir(site.home)
+        for sizes in ([5 << 20, 5 << 20, 100_000], [5 << 20, 6 << 20, 5 << 20]):
+            pieces = [os.urandom(size) for size in sizes]
+            upload = client.create_multipart_upload(Bucket=bucket, Key=key)["UploadId"]
+            parts = [
+                {
+                    "PartNumber": number,
+                    "ETag": client.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=piece)["ETag"],
+                }
+                for number, piece in enumerate(pieces, 1)
+            ]
+            client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+            site.copy(f"{site.base}/parts", "back")
+            assert (site.home / "back").read_bytes() == b"".join(pieces)
+            (site.home / "back").unlink()
+            proxy.flip_down = 1
+            with pytest.raises(StorageError, match="MD5"):
+                site.copy(f"{site.base}/parts", "back")
+            assert list(site.home.iterdir()) == []
+        site.service.close()
 
 
 def test_list_delete_and_check(site):

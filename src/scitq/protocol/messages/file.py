@@ -48,11 +48,15 @@ class FileSigned(Reply, frozen=True, kw_only=True):
 
 @request("file.sign", USERS, FileSigned)
 class FileSign(Request, frozen=True, kw_only=True):
-    """URLs for GET or PUT of single objects without keys, good for `expires_s`."""
+    """URLs for GET, HEAD or PUT of single objects without keys, good for `expires_s`.
+
+    part: with HEAD, asks for this part (from 1 on) of objects that were stored in parts; 0 for the whole.
+    """
 
     uris: list[str]
     method: str = "GET"
     expires_s: int = 3600
+    part: int = 0
 
 
 class FileParts(Reply, frozen=True, kw_only=True):
