@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import uuid
 from contextlib import suppress
 
 import pytest
@@ -61,7 +62,7 @@ def make(tmp_path, s3_service, bucket):
         proxies.append(proxy)
         proxy.__enter__()
         entry = s3_service.rclone() | {"endpoint": proxy.url}
-        return Worker(tmp_path / "work", entry, bucket, tmp_path.name, s3_service.client()), proxy
+        return Worker(tmp_path / f"work-{uuid.uuid4().hex[:8]}", entry, bucket, tmp_path.name, s3_service.client()), proxy
 
     yield made
     for proxy in proxies:
@@ -124,6 +125,27 @@ def test_in_14_a_cut_connection_is_mended_and_the_content_is_whole(make):
     folders, prepared = worker.run(inputs=(f"{worker.base}/in/x",))
     assert content(folders.input) == {"x": data}
     assert (proxy.made_cuts, prepared.downloaded_bytes) == (4, len(data))
+
+
+@pytest.mark.parametrize("kind", ["inputs", "resources"])
+def test_a_source_that_changes_during_its_download_is_said_and_nothing_is_left(make, kind):
+    worker, _ = make(cuts=1, cut_after=1_500_000)
+    worker.put("x", bytes(3_000_000))
+    changed = []
+
+    def progress(done, total):
+        if done > 500_000 and not changed:
+            changed.append(done)
+            worker.put("x", os.urandom(3_000_000))
+
+    folders = TaskFolders(worker.context.work_dir / "tasks" / "changing")
+    folders.make()
+    task = Assignment(task_id=1, attempt=1, spec=TaskSpec(container="alpine", command="true", **{kind: (f"{worker.base}/x",)}))
+    with pytest.raises(StorageError, match=f"{worker.base}/x.*(changed|try again)"):
+        fetch.prepare(task, folders, worker.context, progress, Cancel())
+    assert content(folders.input) == {}
+    assert list((worker.context.work_dir / "cache" / "entries").iterdir()) == []
+    fetch.prepare(task, folders, worker.context, progress, Cancel())
 
 
 def test_in_14_many_small_files(make):

@@ -149,7 +149,12 @@ def _find(texts: Sequence[str], storages: Storages, cancel: Cancel) -> list[_Fou
     def job(number: int, uri: Uri) -> Callable[[Cancel], None]:
         def look(ours: Cancel) -> None:
             storage = storages.get(uri.scheme)
-            found[number] = _Found(uri, storage, _without_mark(uri, resolve(storage, uri, cancel=ours)))
+            try:
+                found[number] = _Found(uri, storage, _without_mark(uri, resolve(storage, uri, cancel=ours)))
+            except SourceMissingError as error:
+                if uri.location in error.message:
+                    raise
+                raise SourceMissingError(f"{uri.location}: {error.message}") from error
 
         return look
 
