@@ -67,3 +67,12 @@ def test_every_fault_is_the_reason_of_its_task_and_others_go_on(site, proxy, s3_
     wait_until(lambda: not any(list((work / "tasks").glob(pattern)) for pattern in failed), "the inputs' clean-up")
     wait_until(lambda: not list((work / "cache/staging").iterdir()), "the cache's clean-up")
     assert len(list((work / "cache/entries").iterdir())) == 1
+
+
+def test_out_10_u_and_v_are_seen_while_an_upload_takes_its_time(site):
+    for status, letter in ((0, "U"), (1, "V")):
+        task = site.create(f"echo r > $OUTPUT/r; exit {status}", ["--shell", "sh", "--output", "nowhere://b/o"])
+        assert site.wait_status(task, "SF") == "F"
+        ways = [change["status"] for change in site.show(task)["changes"]]
+        assert letter in ways
+        assert ways[-1] == "F"
