@@ -132,6 +132,7 @@ def measure(
                 if size == "small":
                     target.mkdir()
                 for way, local in (("up", source), ("down", target)):
+                    os.sync()  # what was written before is not this one's burden
                     begin = time.monotonic()
                     tools[name](f"{size} {way}", local, key)
                     times.setdefault(f"{size} {way}", {}).setdefault(name, []).append(time.monotonic() - begin)
