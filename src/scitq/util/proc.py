@@ -6,6 +6,7 @@ back (contract CLI-9): util/bundle restores it at the very start, for children o
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 
 from scitq.util import bundle
 
+_PR_SET_PDEATHSIG = 1
 _ALL_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 
 
@@ -34,6 +36,19 @@ def start(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, *
     """Start a child with a clean environment; `env` is added to it. No shell is involved."""
     options.setdefault("stdin", subprocess.DEVNULL)
     return subprocess.Popen([str(word) for word in argv], env=clean_environment(env), **options)
+
+
+def start_helper(argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - Popen's own options
+    """Start a child in a session of its own that gets SIGTERM when the calling thread ends, however it ends."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return start(argv, start_new_session=True, preexec_fn=die_with_parent, **options)
 
 
 def start_exactly(argv: Sequence[str], env: Mapping[str, str], **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - Popen's own options

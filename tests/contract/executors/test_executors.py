@@ -1,22 +1,26 @@
-"""One suite for all that runs commands: bare, docker."""
+"""One suite for all that runs commands: bare, docker, podman."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.lib import services
+from tests.lib.podman import podman
 from tests.lib.rig import Rig, keeper
 from tests.lib.site import wait_until
 
 from scitq.agent.executors.base import ImageError
 from scitq.agent.executors.docker import AGENT, DockerExecutor
+from scitq.agent.executors.podman import PodmanExecutor
 from scitq.storage.base import Cancel
 
 pytestmark = pytest.mark.xdist_group("executors")
@@ -29,30 +33,49 @@ class Kind:
         self.name, self.folder, self.uid = name, folder, uuid.uuid4().hex
         self.container = "bare" if name == "bare" else "alpine"
         self.number = 0
+        self.command: Callable[..., str] | None = None
 
     def rig(self) -> Rig:
-        return Rig(self.folder, lambda rig: rig.bare if self.name == "bare" else DockerExecutor(self.uid, rig))
+        makers = {
+            "bare": lambda rig: rig.bare,
+            "docker": lambda rig: DockerExecutor(self.uid, rig),
+            "podman": lambda rig: PodmanExecutor(self.uid, self.folder, rig),
+        }
+        return Rig(self.folder, makers[self.name])
 
     def remove_all(self, rig: Rig) -> None:
         """Release what has ended, and leave no container."""
         for key in list(rig.ends):
             rig.call(lambda key=key: rig.executor.release(key))
-        if self.name == "docker":
-            label, docker = f"label={AGENT}={self.uid}", services.service("docker")
+        if self.command is not None:
+            label = f"label={AGENT}={self.uid}"
             try:
-                wait_until(lambda: not docker.command("ps", "-aq", "--filter", label), "the removal of all containers")
+                wait_until(lambda: not self.command("ps", "-aq", "--filter", label), "the removal of all containers")
             finally:
-                for left in docker.command("ps", "-aq", "--filter", label).split():
-                    docker.command("rm", "-f", left)
+                for left in self.command("ps", "-aq", "--filter", label).split():
+                    self.command("rm", "-f", left)
 
 
-@pytest.fixture(scope="module", params=["bare", pytest.param("docker", marks=pytest.mark.docker)])
+@pytest.fixture(
+    scope="module",
+    params=["bare", pytest.param("docker", marks=pytest.mark.docker), pytest.param("podman", marks=pytest.mark.docker)],
+)
 def kind(request, tmp_path_factory):
-    if request.param == "docker":
-        services.service("docker")
     folder = tmp_path_factory.mktemp(request.param)
-    with keeper(folder):
-        yield Kind(request.param, folder)
+    with contextlib.ExitStack() as stack:
+        kind = Kind(request.param, folder / "work")
+        if request.param != "bare":
+            docker = services.service("docker")
+            kind.command = docker.command
+        if request.param == "podman":
+            own = stack.enter_context(podman(folder / "podman", docker))
+            changes = stack.enter_context(pytest.MonkeyPatch.context())
+            changes.delenv("CONTAINER_HOST", raising=False)
+            for name, value in own.environment.items():
+                changes.setenv(name, value)
+            kind.command = own.command
+        stack.enter_context(keeper(kind.folder))
+        yield kind
 
 
 @pytest.fixture(scope="module")

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 AGENT, TASK, ATTEMPT, FOLDER, LOG_CAP = "scitq.agent", "scitq.task", "scitq.attempt", "scitq.folder", "scitq.log_cap"
 _ENGINE_ERRORS = (docker.errors.APIError, docker.errors.DockerException, requests.RequestException, OSError)
 _AGAIN_S = 2.0
+_KILLED = 137
 TOLD_EVERY_S = 0.05
 _FRAME = struct.Struct(">BxxxI")
 """Head of a piece of output in the engine's stream: 1 or 2, three bytes unused, length."""
@@ -224,17 +225,18 @@ class DockerExecutor:
     def _read(self, key: Key, folders: TaskFolders, cap: int, output: Iterator[tuple[bytes | None, bytes | None]] | None) -> None:
         log = LogWriter(folders.log, cap, resume=output is None)
         container = self._containers[key]
-        self._use.watch(key, container, lambda: int(self._api.inspect_container(container)["State"]["Pid"]))
+        self._use.watch(key, lambda: int(self._api.inspect_container(container)["State"]["Pid"]))
         while True:
             try:
                 if output is None:
                     output = self._logged(container, log)
                 self._copy(key, log, output)
-                status = int(self._api.wait(container, timeout=24 * 3600)["StatusCode"])
-                state = self._api.inspect_container(container)["State"]
+                state = self._wait(container)
+                status = int(state["ExitCode"])
                 break
             except docker.errors.NotFound:
                 log.close()
+                self._use.done(key)
                 self._sink.ended(Ended(key, None, "its container was removed by somebody else", "lost", log_bytes=log.size))
                 return
             except _ENGINE_ERRORS as error:
@@ -242,8 +244,14 @@ class DockerExecutor:
                 clock.sleep_s(_AGAIN_S)
                 output = None
         log.close()
-        cause = "oom" if state.get("OOMKilled") else ""
-        self._sink.ended(Ended(key, status, "", cause, use=self._use.done(key), log_bytes=log.size))
+        use, is_out_of_memory = self._use.done(key)
+        cause = "oom" if state.get("OOMKilled") or (is_out_of_memory and status == _KILLED) else ""
+        self._sink.ended(Ended(key, status, "", cause, use=use, log_bytes=log.size))
+
+    def _wait(self, container: str) -> dict[str, Any]:
+        """The container's state, once it has ended."""
+        self._api.wait(container, timeout=24 * 3600)
+        return dict(self._api.inspect_container(container)["State"])
 
     def _copy(self, key: Key, log: LogWriter, output: Iterator[tuple[bytes | None, bytes | None]]) -> None:
         told_s = 0.0

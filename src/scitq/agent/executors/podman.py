@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
+import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from scitq.agent.executors.base import Sink
 from scitq.agent.executors.docker import DockerExecutor
 from scitq.errors import UnavailableError
 from scitq.util import clock, proc
 
-START_WITHIN_S = 20.0
+logger = logging.getLogger(__name__)
+
+START_WITHIN_S = 30.0
+AGAIN_AFTER_S = 1.0
+LOOK_EVERY_S = 0.5
+_LONGEST_SOCKET = 100
+"""Bytes in the path of a Unix socket, with some room: the system's limit is 107."""
 
 
 class PodmanExecutor(DockerExecutor):
-    """Uses a socket that is there (`CONTAINER_HOST`, the user's or the system's), else runs `podman system service` itself."""
+    """Uses the socket of `CONTAINER_HOST`, else one that is there (the user's, the system's), else runs `podman system service` itself."""
 
     name = "podman"
     logs_by_driver = ""
 
     def __init__(self, uid: str, work_dir: Path, sink: Sink) -> None:
-        self._service: subprocess.Popen[bytes] | None = None
+        self._service: _Service | None = None
+        if named := os.environ.get("CONTAINER_HOST"):
+            super().__init__(uid, sink, named)
+            return
         for url in _sockets():
             try:
                 super().__init__(uid, sink, url)
@@ -33,33 +46,92 @@ class PodmanExecutor(DockerExecutor):
         program = shutil.which("podman")
         if program is None:
             raise UnavailableError("podman is not installed")
-        url = f"unix://{work_dir / 'podman.sock'}"
-        self._service = proc.start(
-            [program, "system", "service", "-t", "0", url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        self._service = _Service(program, work_dir)
         deadline_s = clock.monotonic_s() + START_WITHIN_S
         while True:
             try:
-                super().__init__(uid, sink, url)
+                super().__init__(uid, sink, self._service.url)
             except UnavailableError:
-                if clock.monotonic_s() > deadline_s or self._service.poll() is not None:
-                    self._service.kill()
-                    raise
-                clock.sleep_s(0.1)
+                words = self._service.how_it_ended()
+                if words is not None or clock.monotonic_s() > deadline_s:
+                    self._service.close()
+                    raise UnavailableError(f"podman system service: {words or 'it does not answer'}") from None
+                clock.sleep_s(0.05)
             else:
+                self._service.keep_up()
                 return
+
+    def _wait(self, container: str) -> dict[str, Any]:
+        """By looking: podman's own wait goes on for 20 s where process 1 leaves conmon a zombie, as in many containers."""
+        pause_s = 0.01
+        while True:
+            state = dict(self._api.inspect_container(container)["State"])
+            if state["Status"] in {"exited", "stopped", "dead"}:
+                return state
+            clock.sleep_s(pause_s)
+            pause_s = min(LOOK_EVERY_S, pause_s * 2)
 
     def close(self) -> None:
         """End the service that this agent started; containers go on without it."""
         super().close()
         if self._service is not None:
-            self._service.terminate()
-            self._service.wait(10)
+            self._service.close()
+
+
+class _Service:
+    """`podman system service`, ended with the agent, however that ends; started again when it ends by itself."""
+
+    def __init__(self, program: str, work_dir: Path) -> None:
+        self._log = work_dir / "podman.log"
+        self._own_folder: Path | None = None
+        socket = work_dir / "podman.sock"
+        if len(os.fsencode(socket)) > _LONGEST_SOCKET:
+            self._own_folder = Path(tempfile.mkdtemp(prefix="scitq-"))
+            socket = self._own_folder / "podman.sock"
+        self._socket = socket
+        self.url = f"unix://{socket}"
+        self._words = [program, "system", "service", "-t", "0", self.url]
+        self._is_closed = threading.Event()
+        self._process = self._start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        self._socket.unlink(missing_ok=True)
+        with self._log.open("wb") as log:
+            return proc.start_helper(self._words, stdout=log, stderr=log)
+
+    def how_it_ended(self) -> str | None:
+        """Its last words when it has ended."""
+        if self._process.poll() is None:
+            return None
+        lines = self._log.read_text(errors="replace").split("\n")
+        return " ".join(line for line in lines[-5:] if line) or f"it ended with status {self._process.returncode}"
+
+    def keep_up(self) -> None:
+        """Watch it from now on, in a thread that also is the parent of what is started later."""
+        threading.Thread(target=self._watch, name="podman", daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            self._process.wait()
+            if self._is_closed.wait(AGAIN_AFTER_S):
+                return
+            logger.warning("podman system service ended (%s); starting it again", self.how_it_ended())
+            self._process = self._start()
+
+    def close(self) -> None:
+        """End it."""
+        self._is_closed.set()
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._socket.unlink(missing_ok=True)
+        if self._own_folder is not None:
+            shutil.rmtree(self._own_folder, ignore_errors=True)
 
 
 def _sockets() -> Iterator[str]:
-    if os.environ.get("CONTAINER_HOST"):
-        yield os.environ["CONTAINER_HOST"]
     folders = [os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{os.getuid()}", "/run" if os.geteuid() == 0 else ""]
     for folder in folders:
         path = Path(folder or "/nowhere", "podman", "podman.sock")

@@ -9,12 +9,32 @@ from pathlib import Path
 
 from scitq.agent.keeper.messages import Key
 from scitq.model.task import Use
+from scitq.util import clock
 
-EVERY_S = 1.0
+FIRST_S, EVERY_S = 0.05, 1.0
+"""A young container is looked at soon and then less and less often."""
 _FILES = {
     "cpu_ns": ("cpuacct", "cpuacct.usage"),
     "peak": ("memory", "memory.max_usage_in_bytes"),
 }
+
+
+class _Watched:
+    """One container: where its figures are, what was seen, when to look again."""
+
+    def __init__(self, pid: Callable[[], int]) -> None:
+        self.pid = pid
+        self.folders: dict[str, Path] = {}
+        self.seen: dict[str, int] = {}
+        self.pause_s = FIRST_S
+        self.next_s = 0.0
+
+    def look(self) -> None:
+        with suppress(Exception):  # the container may end at any moment
+            if not self.folders:
+                self.folders = _cgroups(self.pid())
+            for name, value in _read(self.folders).items():
+                self.seen[name] = max(value, self.seen.get(name, 0))
 
 
 class ContainerUse:
@@ -22,34 +42,38 @@ class ContainerUse:
 
     def __init__(self) -> None:
         self._lock = threading.Condition()
-        self._watched: dict[Key, Callable[[], int]] = {}
-        self._folders: dict[Key, dict[str, Path]] = {}
-        self._latest: dict[Key, dict[str, int]] = {}
+        self._watched: dict[Key, _Watched] = {}
         self._is_stopped = False
         self._thread: threading.Thread | None = None
 
-    def watch(self, key: Key, container: str, pid: Callable[[], int]) -> None:
-        """Look at this container from now on; `pid` tells its first process."""
-        del container
+    def watch(self, key: Key, pid: Callable[[], int]) -> None:
+        """Look at this container now, and from now on; `pid` tells its first process."""
+        watched = _Watched(pid)
+        watched.look()
+        watched.next_s = clock.monotonic_s() + FIRST_S
         with self._lock:
-            self._watched[key] = pid
+            self._watched[key] = watched
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="use", daemon=True)
                 self._thread.start()
             self._lock.notify()
 
-    def done(self, key: Key) -> Use:
-        """What was seen last."""
+    def done(self, key: Key) -> tuple[Use, bool]:
+        """What was seen, also now, if the engine has left the files; and whether the kernel killed a process for want of memory."""
         with self._lock:
-            self._watched.pop(key, None)
-            self._folders.pop(key, None)
-            seen = self._latest.pop(key, {})
-        return Use(
+            watched = self._watched.pop(key, None)
+        if watched is None:
+            return Use(), False
+        if watched.folders:
+            watched.look()
+        seen = watched.seen
+        use = Use(
             cpu_s=round(seen["cpu_ns"] / 1e9, 6) if "cpu_ns" in seen else None,
             peak_memory_bytes=seen.get("peak"),
             read_bytes=seen.get("read"),
             written_bytes=seen.get("written"),
         )
+        return use, bool(seen.get("oom_kill"))
 
     def stop(self) -> None:
         """End the thread."""
@@ -60,25 +84,17 @@ class ContainerUse:
     def _run(self) -> None:
         while True:
             with self._lock:
-                self._lock.wait(EVERY_S if self._watched else None)
+                first_s = min((watched.next_s for watched in self._watched.values()), default=None)
+                if first_s is None or first_s > clock.monotonic_s():
+                    self._lock.wait(None if first_s is None else first_s - clock.monotonic_s())
                 if self._is_stopped:
                     return
-                watched = dict(self._watched)
-            for key, pid in watched.items():
-                with suppress(Exception):  # the container may end at any moment
-                    self._look(key, pid)
-
-    def _look(self, key: Key, pid: Callable[[], int]) -> None:
-        folders = self._folders.get(key)
-        if folders is None:
-            folders = _cgroups(pid())
-        seen = self._latest.get(key, {})
-        for name, value in _read(folders).items():
-            seen[name] = max(value, seen.get(name, 0))
-        with self._lock:
-            if key in self._watched:
-                self._folders[key] = folders
-                self._latest[key] = seen
+                now_s = clock.monotonic_s()
+                due = [watched for watched in self._watched.values() if watched.next_s <= now_s]
+            for watched in due:
+                watched.look()
+                watched.pause_s = min(EVERY_S, watched.pause_s * 2)
+                watched.next_s = clock.monotonic_s() + watched.pause_s
 
 
 def _cgroups(pid: int) -> dict[str, Path]:
@@ -99,6 +115,12 @@ def _read(folders: dict[str, Path]) -> dict[str, int]:
         if controller in folders:
             with suppress(OSError, ValueError):
                 seen[name] = int((folders[controller] / file).read_text())
+    for controller, file in (("memory", "memory.oom_control"), ("", "memory.events")):
+        if controller in folders:
+            with suppress(OSError, ValueError):
+                for line in (folders[controller] / file).read_text().splitlines():
+                    if line.startswith("oom_kill "):
+                        seen["oom_kill"] = int(line.split()[1])
     if "blkio" in folders:
         with suppress(OSError, ValueError):
             for line in (folders["blkio"] / "blkio.throttle.io_service_bytes").read_text().splitlines():

@@ -56,7 +56,7 @@ class Keeper:
 
     def run(self) -> None:
         """Until told to quit, or nothing is left to keep and no agent is there."""
-        while not self._is_over():
+        while not self._is_over() or self._is_called():
             for descriptor, events in self._epoll.poll(self._wait_s(), 256):
                 self._handle(descriptor, events)
             if self._dirty:
@@ -78,6 +78,10 @@ class Keeper:
         if self._is_quitting or not (self._children or self._failed):
             return not running or self._is_quitting
         return not running and clock.monotonic_s() - self._alone_since_s > ORPHANED_S
+
+    def _is_called(self) -> bool:
+        """Whether a new agent has connected meanwhile: it must not meet a closed door."""
+        return not self._is_quitting and bool(select.select([self._listener], [], [], 0)[0])
 
     def _wait_s(self) -> float:
         if self._ending:
