@@ -84,6 +84,10 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     command -v ip >/dev/null || missing+=(iproute2)
     command -v zsh >/dev/null || missing+=(zsh)
     command -v fish >/dev/null || missing+=(fish)
+    if wants contract || wants e2e; then
+        command -v podman >/dev/null || missing+=(podman runc)
+        command -v newuidmap >/dev/null || missing+=(uidmap)
+    fi
     if wants binary; then
         command -v rpm >/dev/null || missing+=(rpm)
         command -v gcc >/dev/null || missing+=(gcc libc6-dev)

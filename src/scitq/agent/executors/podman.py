@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -84,7 +85,8 @@ class _Service:
     def __init__(self, program: str, work_dir: Path) -> None:
         self._log = work_dir / "podman.log"
         self._own_folder: Path | None = None
-        socket = work_dir / "podman.sock"
+        # a name of its own: a service that ends removes its socket, and it may end after the next one began
+        socket = work_dir / f"podman-{secrets.token_hex(4)}.sock"
         if len(os.fsencode(socket)) > _LONGEST_SOCKET:
             self._own_folder = Path(tempfile.mkdtemp(prefix="scitq-"))
             socket = self._own_folder / "podman.sock"
