@@ -52,10 +52,10 @@ def keeper(folder: Path) -> Iterator[None]:
 class Rig:
     """make: builds the executor under test from this rig (its loop, and `bare`, the executor of the keeper)."""
 
-    def __init__(self, folder: Path, make: Callable[[Rig], Executor]) -> None:
+    def __init__(self, folder: Path, make: Callable[[Rig], Executor], keeper_folder: Path | None = None) -> None:
         self.folder = folder
         self.loop = Loop()
-        self.bare = BareExecutor(self.loop, KeeperClient(folder), self)
+        self.bare = BareExecutor(self.loop, KeeperClient(keeper_folder or folder), self)
         self.executor = make(self)
         self.begun: list[tuple[int, int]] = []
         self.ends: dict[tuple[int, int], Ended] = {}

@@ -35,13 +35,14 @@ class Kind:
         self.number = 0
         self.command: Callable[..., str] | None = None
 
-    def rig(self) -> Rig:
+    def rig(self, life: str = "") -> Rig:
+        """life: another life of the agent. One with containers has a keeper of its own: an idle keeper ends when its agent is killed."""
         makers = {
             "bare": lambda rig: rig.bare,
             "docker": lambda rig: DockerExecutor(self.uid, rig),
             "podman": lambda rig: PodmanExecutor(self.uid, self.folder, rig),
         }
-        return Rig(self.folder, makers[self.name])
+        return Rig(self.folder, makers[self.name], None if self.name == "bare" else self.folder / life)
 
     def remove_all(self, rig: Rig) -> None:
         """Release what has ended, and leave no container."""
@@ -208,13 +209,21 @@ def test_what_a_task_used_is_measured(rig, run):
     assert (ended.use.peak_memory_bytes or 0) > 10_000
 
 
+@pytest.fixture
+def other_keepers(kind):
+    with contextlib.ExitStack() as stack:
+        for life in () if kind.name == "bare" else ("killed", "next"):
+            stack.enter_context(keeper(kind.folder / life))
+        yield
+
+
 _LIFE = """
 import sys
 from pathlib import Path
 from tests.contract.executors.test_executors import Kind
 kind = Kind(sys.argv[1], Path(sys.argv[2]))
 kind.uid = sys.argv[3]
-rig = kind.rig()
+rig = kind.rig(sys.argv[4])
 out = {"OUT": str(rig.folders(9001).output)} if kind.name == "bare" else {}
 stays = "echo one; while test ! -e ${OUT:-/output}/go; do sleep 0.05; done; echo two; exit 4"
 stays = rig.start(9001, stays, container=kind.container, shell="sh", env=out)
@@ -227,16 +236,16 @@ sys.stdin.read()
 """
 
 
-def test_srv_03_a_running_and_an_ended_task_are_adopted(kind, rig):
+def test_srv_03_a_running_and_an_ended_task_are_adopted(kind, rig, other_keepers):
     """Last of the rig: another life of the agent takes over what one that was killed had started."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(["src", ".", *sys.path]))
-    words = [sys.executable, "-c", _LIFE, kind.name, str(kind.folder), kind.uid]
+    words = [sys.executable, "-c", _LIFE, kind.name, str(kind.folder), kind.uid, "killed"]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as life:
         assert life.stdout is not None
         assert life.stdout.readline() == b"ready\n"
         life.kill()
     stays, ends = (9001, 1), (9002, 1)
-    other = kind.rig()
+    other = kind.rig("next")
     try:
         found = {adopted.key: adopted.is_running for adopted in other.adopted}
         assert found[stays] is True
