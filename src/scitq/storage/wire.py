@@ -9,7 +9,6 @@ import errno
 import select
 import socket
 import ssl
-import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -20,12 +19,9 @@ from urllib.request import getproxies, proxy_bypass
 
 from scitq.errors import CancelledError, StorageError, TransientStorageError
 from scitq.storage.base import Cancel
+from scitq.storage.dial import connect
 from scitq.util import clock
 
-CONNECT_TIMEOUT_S: Final = 20.0
-SILENCE_TIMEOUT_S: Final = 60.0
-SOCKET_TIMEOUT_S: Final = 600.0
-"""Patience with a Unix socket, behind which whole transfers may be made before the answer."""
 _BUFFER: Final = 64 << 10
 _MOST_HEADERS: Final = 256 << 10
 _KEPT: Final = 32
@@ -79,12 +75,12 @@ class Connection:
         proxy = None if origin.host.startswith("/") or proxy_bypass(origin.host) else getproxies().get("https" if origin.is_tls else "http")
         if proxy:
             via = Origin.of(proxy if "://" in proxy else f"http://{proxy}")
-            self.socket = _connect(via.host, via.port, cancel)
+            self.socket = connect(via.host, via.port, cancel)
             self.is_through_proxy = not origin.is_tls
             if origin.is_tls:
                 self._open_tunnel()
         else:
-            self.socket = _connect(origin.host, origin.port, cancel)
+            self.socket = connect(origin.host, origin.port, cancel)
         if context is not None and origin.is_tls:
             self.socket = context.wrap_socket(self.socket, server_hostname=origin.host)
         # Whole buffers for one system call, where the socket can; at the end of a body, `view` is as long as what is missing.
@@ -352,55 +348,3 @@ def _send_all(target: socket.socket, head: bytes, body: Body | None) -> None:
         target.sendall(head)
         for piece in [body] if isinstance(body, bytes) else body():
             target.sendall(piece)
-
-
-def _set_patience(target: socket.socket, seconds: float) -> None:
-    """Time limits kept by the kernel: those of Python cost another system call, and a turn of the interpreter lock, for each one."""
-    target.setblocking(True)
-    limit = struct.pack("ll", int(seconds), 0)
-    target.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
-    target.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-
-
-def _connect(host: str, port: int, cancel: Cancel) -> socket.socket:
-    """A connected socket, or one to a Unix path; waits in short pieces so that cancelling works during the wait as well."""
-    if host.startswith("/"):
-        local = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            _set_patience(local, SOCKET_TIMEOUT_S)
-            local.connect(host)
-        except OSError:
-            local.close()
-            raise
-        return local
-    last: OSError = ConnectionRefusedError(errno.ECONNREFUSED, "connection refused")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        candidate = socket.socket(family, kind, protocol)
-        try:
-            candidate.setblocking(False)
-            status = candidate.connect_ex(address)
-            waited_s = 0.0
-            while status in {errno.EINPROGRESS, errno.EALREADY}:
-                cancel.check()
-                poller = select.poll()
-                poller.register(candidate, select.POLLOUT)
-                if poller.poll(200):
-                    status = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                    break
-                waited_s += 0.2
-                if waited_s >= CONNECT_TIMEOUT_S:
-                    raise TimeoutError("no connection in time")
-            if status:
-                raise OSError(status, errno.errorcode.get(status, "connection failed"))
-            _set_patience(candidate, SILENCE_TIMEOUT_S)
-            candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            candidate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        except OSError as error:
-            candidate.close()
-            last = error
-        except BaseException:
-            candidate.close()
-            raise
-        else:
-            return candidate
-    raise last
