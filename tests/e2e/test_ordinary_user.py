@@ -38,7 +38,7 @@ def test_out_07_closed_files_of_a_containers_root_are_uploaded_and_removed(
                 f"agent --token-file {home}/token --work-dir {work} --name plain --runtime docker",
                 stdout=log,
                 stderr=log,
-                env={"HOME": str(home), "XDG_RUNTIME_DIR": str(home)},
+                env={"HOME": str(home), "XDG_RUNTIME_DIR": str(home), "TMPDIR": str(home)},
                 cwd=home,
             )
         site.argv = list(scitq_argv)
