@@ -452,6 +452,8 @@ def test_wait_counts_a_retried_task_by_its_newest_attempt(desk: Desk) -> None:
     fail(desk, agent)
     answer = desk.send(m.TaskWait(ranges=[(task_id, task_id, 1)], at_most_s=0), m.TaskWaited)
     assert (answer.is_over, answer.failed) == (True, [2])
+    with pytest.raises(NotFoundError, match="no task 99"):
+        desk.send(m.TaskWait(ranges=[(task_id, task_id, 1), (99, 99, 1)], at_most_s=0), m.TaskWaited)
 
 
 def test_find_last_and_ranges(desk: Desk) -> None:

@@ -85,6 +85,9 @@ def count(reading: Reading, message: m.TaskCount) -> m.QueueCounts:
 def wait(reading: Reading, message: m.TaskWait) -> m.TaskWaited | Park:
     """Answer when the condition holds or the time is over."""
     _check_ranges(message.ranges)
+    named = [one for one in message.ranges if one[0] == one[1]]
+    for missing in {first for first, _, _ in named} - set(task_reads.find(reading.db, named)):
+        raise NotFoundError(f"there is no task {missing}")
     counts, bad, good, moved = task_reads.standing(reading.db, message.ranges)
     total = sum(counts.values())
     if total == 0:
