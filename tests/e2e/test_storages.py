@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 import tarfile
 import uuid
 from collections.abc import Iterator
@@ -22,9 +24,12 @@ def site(tmp_path_factory, scitq_argv, s3_service, azurite_service, gcs_service,
     """One server and one agent that know a storage of every kind, named as users name them."""
     services = {"s3": s3_service, "azurite": azurite_service, "gcs": gcs_service, "webdav": webdav_service}
     entries = {name(kind): service.rclone() for kind, service in services.items()}
-    with Site(tmp_path_factory.mktemp("storages"), scitq_argv, rclone=entries, worker={"min_free_disk": "10M"}) as made:
-        made.agent(concurrency=4)
-        yield made
+    with pytest.MonkeyPatch.context() as patch:
+        # The one file finds rclone on PATH; this Python's packages bring it.
+        patch.setenv("PATH", f"{os.environ['PATH']}:{Path(sys.executable).parent}")
+        with Site(tmp_path_factory.mktemp("storages"), scitq_argv, rclone=entries, worker={"min_free_disk": "10M"}) as made:
+            made.agent(concurrency=4)
+            yield made
 
 
 @pytest.fixture(params=KINDS)

@@ -130,6 +130,8 @@ class Agent:
         self._loop.after(KEPT_EVERY_S, self._drop_old_kept)
         self._watch_idle()
         self._loop.run()
+        for number in (signal.SIGTERM, signal.SIGINT):  # a second one finds nothing to end any more
+            signal.signal(number, signal.SIG_IGN)
         self._link.close()
         self._workers.shutdown(wait=False, cancel_futures=True)
         for executor in reversed(executors):

@@ -6,7 +6,13 @@ command line calls `allow` inside the `try` that turns KeyboardInterrupt into a 
 
 from __future__ import annotations
 
+import _thread
 import signal
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 
 def put_off() -> None:
@@ -16,4 +22,16 @@ def put_off() -> None:
 
 def allow() -> None:
     """Ctrl-C works again; one that came meanwhile raises KeyboardInterrupt here."""
+    sys.unraisablehook = _again
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _again(ignored: UnraisableHookArgs) -> None:
+    """An interrupt that fell where nothing can be raised (a callback of an import lock) is raised again right after it.
+
+    From a thread, for in this function nothing can be raised either.
+    """
+    if ignored.exc_type is KeyboardInterrupt:
+        _thread.start_new_thread(_thread.interrupt_main, ())
+    else:
+        sys.__unraisablehook__(ignored)

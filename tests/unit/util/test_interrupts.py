@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -20,3 +22,25 @@ def test_cli_08_an_early_interrupt_waits_until_it_is_allowed() -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         signal.signal(signal.SIGINT, before)
+
+
+def test_cli_08_an_interrupt_where_nothing_can_be_raised_is_raised_right_after() -> None:
+    program = """
+import os, signal, sys
+from scitq.util import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)
+interrupts.allow()
+class Noisy:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(1000):
+            pass
+try:
+    Noisy()
+    for _ in range(10**9):
+        pass
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, b"")

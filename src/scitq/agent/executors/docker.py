@@ -281,9 +281,13 @@ class DockerExecutor:
             yield kept[0], kept[1]
 
     def _kept(self, container: str) -> Iterator[tuple[bytes | None, bytes | None]]:
-        """The log that the engine keeps, from its start to the container's end. (The SDK's `logs` mixes the streams.)"""
+        """The log that the engine keeps, from its start to the container's end."""
+        return self._kept_now(container, is_followed=True)
+
+    def _kept_now(self, container: str, *, is_followed: bool) -> Iterator[tuple[bytes | None, bytes | None]]:
+        """The log that the engine keeps, to its end now or to the container's. (The SDK's `logs` mixes the streams.)"""
         url = self._api._url("/containers/{0}/logs", container)
-        wanted = {"stdout": 1, "stderr": 1, "follow": 1, "tail": "all"}
+        wanted = {"stdout": 1, "stderr": 1, "follow": int(is_followed), "tail": "all"}
         with self._api._get(url, params=wanted, stream=True, timeout=None) as response:
             self._api._raise_for_status(response)
             while len(header := response.raw.read(_FRAME.size)) == _FRAME.size:

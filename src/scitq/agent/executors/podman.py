@@ -15,6 +15,7 @@ from typing import Any
 
 from scitq.agent.executors.base import Sink
 from scitq.agent.executors.docker import DockerExecutor
+from scitq.agent.tasklog import STDERR, STDOUT
 from scitq.errors import UnavailableError
 from scitq.util import clock, proc
 
@@ -25,6 +26,9 @@ AGAIN_AFTER_S = 1.0
 LOOK_EVERY_S = 0.5
 _LONGEST_SOCKET = 100
 """Bytes in the path of a Unix socket, with some room: the system's limit is 107."""
+
+
+_ENDED = {"exited", "stopped", "dead"}
 
 
 class PodmanExecutor(DockerExecutor):
@@ -67,10 +71,30 @@ class PodmanExecutor(DockerExecutor):
         pause_s = 0.01
         while True:
             state = dict(self._api.inspect_container(container)["State"])
-            if state["Status"] in {"exited", "stopped", "dead"}:
+            if state["Status"] in _ENDED:
                 return state
             clock.sleep_s(pause_s)
             pause_s = min(LOOK_EVERY_S, pause_s * 2)
+
+    def _kept(self, container: str) -> Iterator[tuple[bytes | None, bytes | None]]:
+        """By looking, too: a log that podman follows does not end with a container whose conmon is a zombie."""
+        told = {STDOUT: 0, STDERR: 0}
+        while True:
+            has_ended = self._api.inspect_container(container)["State"]["Status"] in _ENDED
+            began_s = clock.monotonic_s()
+            seen = {STDOUT: 0, STDERR: 0}
+            for out, err in self._kept_now(container, is_followed=False):
+                stream, data = (STDOUT, out) if out is not None else (STDERR, err or b"")
+                seen[stream] += len(data)
+                fresh = seen[stream] - told[stream]
+                if fresh > 0:
+                    told[stream] = seen[stream]
+                    piece = data[-fresh:]
+                    yield (piece, None) if stream == STDOUT else (None, piece)
+            if has_ended:
+                return
+            # What was read already is read again: the longer that takes, the longer the pause.
+            clock.sleep_s(max(LOOK_EVERY_S, 10 * (clock.monotonic_s() - began_s)))
 
     def close(self) -> None:
         """End the service that this agent started; containers go on without it."""
