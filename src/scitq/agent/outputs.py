@@ -96,7 +96,7 @@ def _names(folder: str) -> Iterator[str]:
         return iter(os.listdir(folder))  # noqa: PTH208 - names are wanted
     except PermissionError:
         Path(folder).chmod(0o700)
-        return iter(os.listdir(folder))  # noqa: PTH208
+        return iter(os.listdir(folder))  # noqa: PTH208 - names alone, quickly
 
 
 def resolve_link(root: str, link: str) -> str | None:

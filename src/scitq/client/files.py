@@ -137,6 +137,7 @@ def exchange(wire: Wire, method: str, url: str, headers: Mapping[str, str], canc
     """One request to a whole URL."""
     origin = Origin.of(url)
     target = url.split("://", 1)[1].partition("/")[2]
+    # The body is bytes or a stream of them; the exchange takes both.
     with wire.exchange(origin, method, f"/{target}", {"host": origin.authority, **headers}, body, cancel=cancel) as reply:  # type: ignore[arg-type]
         yield reply
 

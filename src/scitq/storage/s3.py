@@ -48,6 +48,7 @@ class S3Storage(OneByOne):
         while True:
             position = following
             page, following = with_retries(
+                # The default binds the value of this turn of the loop, which mypy does not follow.
                 lambda at=position: self._calls.list_page(bucket, start, at, recursive=recursive, cancel=cancel),  # type: ignore[misc]
                 cancel=cancel,
             )
@@ -94,6 +95,7 @@ class S3Storage(OneByOne):
         for bucket, inner_keys in by_bucket.items():
             for start in range(0, len(inner_keys), 1000):
                 batch = inner_keys[start : start + 1000]
+                # The defaults bind the values of this turn of the loop, which mypy does not follow.
                 with_retries(lambda bucket=bucket, batch=batch: self._delete(bucket, batch, cancel), cancel=cancel)  # type: ignore[misc]
 
     def _delete(self, bucket: str, keys: Sequence[str], cancel: Cancel) -> None:

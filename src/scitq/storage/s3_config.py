@@ -125,7 +125,7 @@ class _Chain:
                 self._found = Session(profile=self._profile).get_credentials()
             if self._found is None:
                 raise StorageError(f"the storage {self._name!r} has env_auth, but no credentials are in this environment")
-            frozen = self._found.get_frozen_credentials()  # type: ignore[attr-defined]
+            frozen = self._found.get_frozen_credentials()  # type: ignore[attr-defined] # botocore has no types
         except BotoCoreError as error:
             raise StorageError(f"the credentials of the storage {self._name!r} can't be had: {error}") from error
         return Credentials(frozen.access_key, frozen.secret_key, frozen.token or "")

@@ -50,7 +50,7 @@ def _apply_one(step: Untar | Gunzip, folder: Path, target: Path, meter: Meter) -
         packed = folder / relative
         parent = os.path.dirname(relative)  # noqa: PTH120 - relative texts, not paths
         if isinstance(step, Gunzip):
-            name = os.path.join(parent, unzipped_name(os.path.basename(relative)))  # noqa: PTH118, PTH119
+            name = os.path.join(parent, unzipped_name(os.path.basename(relative)))  # noqa: PTH118, PTH119 - as above
             _claim(merged, name, relative, meter)
             (target / parent).mkdir(parents=True, exist_ok=True)
             gunzip(packed, target / name, meter)
@@ -59,7 +59,7 @@ def _apply_one(step: Untar | Gunzip, folder: Path, target: Path, meter: Meter) -
         content_folder = unpacking / str(number)
         extract(packed, content_folder, meter)
         for inner in everything_below(content_folder):
-            _claim(merged, os.path.join(parent, inner), relative, meter, content_folder / inner)  # noqa: PTH118
+            _claim(merged, os.path.join(parent, inner), relative, meter, content_folder / inner)  # noqa: PTH118 - as above
         merge(content_folder, target / parent)
 
 

@@ -80,7 +80,7 @@ def is_tar_header(block: bytes) -> bool:
         stored = tarfile.nti(block[148:156])  # type: ignore[attr-defined] # missing in typeshed
     except tarfile.TarError:
         return False
-    return stored in tarfile.calc_chksums(block)  # type: ignore[attr-defined]
+    return stored in tarfile.calc_chksums(block)  # type: ignore[attr-defined] # as above
 
 
 def read_head(path: Path) -> bytes:

@@ -76,7 +76,7 @@ class BareExecutor:
             if not is_ready:
                 clock.sleep_s(0.002)
         for exited in self._ended_meanwhile:
-            self._loop.post(lambda exited=exited: self._take(exited))  # type: ignore[misc]
+            self._loop.post(lambda exited=exited: self._take(exited))  # type: ignore[misc] # the loop's value
         self._loop.watch(self._keeper.descriptor, self._hear)
         self._loop.before_wait.append(self._flush)
         return found

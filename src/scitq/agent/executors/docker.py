@@ -142,6 +142,7 @@ class DockerExecutor:
             age_s = max(0.0, clock.now_ms() / 1000 - datetime.fromisoformat(state["StartedAt"][:19] + "+00:00").timestamp())
             found.append(Adopted(key, b"", age_s, state["Running"]))
             folders = TaskFolders(Path(labels[FOLDER]))
+            # The defaults bind the values of this turn of the loop, which mypy does not follow.
             self._thread(key, lambda key=key, folders=folders, cap=int(labels[LOG_CAP]): self._follow(key, folders, cap))  # type: ignore[misc]
         return found
 
