@@ -106,7 +106,7 @@ def test_dep_01_provider_and_flavor_are_required(site: Site) -> None:
     assert "--provider" in site.fails("worker deploy --flavor small", 2).err
 
 
-def test_dep_02_and_03_unknown_names_are_answered_with_known_ones_and_nothing_is_made(site: Site) -> None:
+def test_dep_02_dep_03_dep_06_unknown_names_are_answered_with_known_ones_and_nothing_is_made(site: Site) -> None:
     before = cloud(site)
     assert "fake.main" in site.fails("worker deploy --provider azure.primary --flavor small", 5).err
     assert "small" in site.fails("worker deploy --provider fake.main --flavor smal", 5).err

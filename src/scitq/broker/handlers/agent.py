@@ -194,7 +194,8 @@ def _apply(ctx: Ctx, worker_id: int, task_id: int, attempt: int, events: list[m.
     if task is None or task.attempt != attempt or task.worker_id != worker_id or not task.is_on_worker:
         return False
     steps: list[tuple[TaskEvent, int]] = []
-    status, last = task.status, None
+    taken: list[m.AttemptEvent] = []
+    status = task.status
     for event in events:
         kind = _EVENTS.get(event.event)
         if kind is None or event.event not in _FROM_AGENT or (status, kind) not in lifecycle.TABLE:
@@ -202,13 +203,14 @@ def _apply(ctx: Ctx, worker_id: int, task_id: int, attempt: int, events: list[m.
             continue
         status = lifecycle.after(status, kind)
         steps.append((kind, ctx.now_ms - max(0, event.age_ms)))
-        last = event
-    if last is None:
+        taken.append(event)
+    if not taken:
         return True
-    reason = next((event.reason for event in reversed(events) if event.reason), "")
-    cause = next((event.cause for event in reversed(events) if event.cause), "")
-    exit_status = next((event.exit_status for event in reversed(events) if event.exit_status is not None), None)
-    use = next((event.use for event in reversed(events) if event.use is not None), None)
+    taken.reverse()
+    reason = next((event.reason for event in taken if event.reason), "")
+    cause = next((event.cause for event in taken if event.cause), "")
+    exit_status = next((event.exit_status for event in taken if event.exit_status is not None), None)
+    use = next((event.use for event in taken if event.use is not None), None)
     changed = tasks.advance(
         ctx.tx, task, steps, ctx.now_ms, worker_id=worker_id, reason=reason, cause=cause, exit_status=exit_status, use=use
     )
@@ -217,7 +219,7 @@ def _apply(ctx: Ctx, worker_id: int, task_id: int, attempt: int, events: list[m.
     if changed.status is TaskStatus.PENDING:
         _declined(ctx, worker_id, reason)
     elif changed.status in lifecycle.FINAL:
-        _judge(ctx, worker_id, changed, is_own_fault=any(event.is_own_fault for event in events), reason=reason)
+        _judge(ctx, worker_id, changed, is_own_fault=any(event.is_own_fault for event in taken), reason=reason)
     return True
 
 
