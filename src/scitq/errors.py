@@ -24,6 +24,8 @@ class ScitqError(Exception):
     exit_status = EXIT_FAILED
     code = "failed"
     is_retryable = False
+    position: int | None = None
+    """Which item of a request with several is meant, counted from 0."""
 
     @property
     def message(self) -> str:
@@ -139,6 +141,8 @@ def _tree(root: type[ScitqError]) -> dict[str, type[ScitqError]]:
     return found
 
 
-def from_code(code: str, message: str) -> ScitqError:
+def from_code(code: str, message: str, position: int | None = None) -> ScitqError:
     """The error that `code` names on the wire, with `message`; an unknown code gives the root."""
-    return _tree(ScitqError).get(code, ScitqError)(message)
+    error = _tree(ScitqError).get(code, ScitqError)(message)
+    error.position = position
+    return error

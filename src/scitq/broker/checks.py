@@ -19,7 +19,7 @@ _IMAGE = re.compile(
 _QUOTING = re.compile(r"""['"\\]""")
 """Without any of these, splitting can't fail."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_RETRY_ON = re.compile(r"exit(?::\d{1,3})?|oom|lost|upload|limit|fetch|image|start")
+_RETRY_ON = re.compile(r"exit(?::(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5]))?|oom|lost|upload|limit|fetch|image|start")
 MOST_COMMAND_BYTES = 16 * 1024 * 1024
 
 
@@ -83,14 +83,14 @@ def _check_numbers(spec: TaskSpec) -> None:
         return
     for what, number, most in (
         ("cpus", spec.cpus, 100_000),
-        ("mem", spec.mem_gib, 1e6),
+        ("mem", spec.mem_gib, 1_000_000),
         ("gpus", spec.gpus, 1000),
-        ("disk", spec.disk_gb, 1e9),
-        ("time limit", spec.time_limit_s, 1e9),
-        ("time request", spec.time_request_s, 1e9),
+        ("disk", spec.disk_gb, 1_000_000_000),
+        ("time limit", spec.time_limit_s, 1_000_000_000),
+        ("time request", spec.time_request_s, 1_000_000_000),
     ):
         if number is not None and not 0 < number <= most:
-            raise UsageError(f"{what} must be above 0 and at most {most:g}, not {number:g}")
+            raise UsageError(f"{what} must be above 0 and at most {most}, not {number:.15g}")
     for name, count in spec.requests.items():
         if not _VARIABLE.fullmatch(name) or not 0 < count <= 1_000_000:
             raise UsageError(f"a request is NAME=COUNT with a count above 0, not {name}={count}")
@@ -115,6 +115,10 @@ def check_task(task: NewTask, position: int, specs: int) -> None:
         raise UsageError("a priority lies between -1000000 and 1000000")
     if not 0 <= task.retries <= 1000:
         raise UsageError("retries lie between 0 and 1000")
+    for key in (*task.depends_on_keys, *task.after_any_keys):
+        _text("the key to wait for", key, 1024)
+        if key == task.key:
+            raise UsageError(f"the task with the key {key!r} would wait for itself")
     if (task.depends_on_new or task.after_any_new) and any(
         not 0 <= other < position for other in (*task.depends_on_new, *task.after_any_new)
     ):

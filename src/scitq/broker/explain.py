@@ -11,6 +11,7 @@ from scitq.errors import NotFoundError
 from scitq.model import lifecycle, needs
 from scitq.model.lifecycle import FINAL, TaskStatus
 from scitq.protocol.messages.task import TaskExplained
+from scitq.util.units import counted, figure
 
 
 def explain(reading: Reading, task_id: int) -> TaskExplained:
@@ -75,7 +76,7 @@ def _pending(reading: Reading, task: Task) -> list[str]:
         hint = f" ({others} serve other steps)" if others else ""
         known = [worker for worker in workers.listed(reading.db) if (worker.step_id or NO_STEP) == group and worker.status == "installing"]
         if known:
-            return [f"{len(known)} workers of {where} are being installed"]
+            return [f"{counted(len(known), 'worker')} of {where} {'is' if len(known) == 1 else 'are'} being installed"]
         return [f"no worker of {where}{hint}: start one with scitq agent{f' --step {task.step_id}' if step else ''}"]
     ready = [live for live in crew if live.is_ready]
     if not ready:
@@ -85,16 +86,17 @@ def _pending(reading: Reading, task: Task) -> list[str]:
     if all(refusal for _, refusal in refusals):
         return [_too_small(refusals, asked, where)]
     if asked.array_id and not broker.array_has_room(asked):
-        return [f"its array runs {broker.array_most[asked.array_id]} tasks at once, and they are running"]
+        return [f"its array runs at most {counted(broker.array_most[asked.array_id], 'task')} at once, and so many are running"]
     ahead = broker.ready.position(task.id)
-    return [f"all slots of the {len(ready)} workers of {where} are taken, {ahead} tasks are ahead of it"]
+    crew_told = f"the worker of {where}" if len(ready) == 1 else f"the {len(ready)} workers of {where}"
+    return [f"all slots of {crew_told} are taken, {ahead} ahead of it"]
 
 
 def _too_small(refusals: list[tuple[LiveWorker, str]], asked: needs.Needs, where: str) -> str:
     biggest = max(live.total.mem_gib for live, _ in refusals)
     if asked.mem_gib > biggest:
-        return f"needs {asked.mem_gib:g} GiB of memory and the biggest worker of {where} has {biggest:.3g}"
+        return f"needs {figure(asked.mem_gib)} GiB of memory and the biggest worker of {where} has {figure(biggest)}"
     most = max(live.total.cpus for live, _ in refusals)
     if asked.cpus > most:
-        return f"needs {asked.cpus:g} cpus and the biggest worker of {where} has {most:g}"
+        return f"needs {figure(asked.cpus)} cpus and the biggest worker of {where} has {figure(most)}"
     return f"fits no worker of {where}: " + "; ".join(f"{live.name} {refusal}" for live, refusal in refusals[:5])

@@ -204,7 +204,7 @@ class Loop:
         if isinstance(error, ProtocolError):
             logger.info("refused a message: %s", error.message)
         self._in_flight.discard((peer, request_id))
-        self._replies.append((peer, envelope.pack("error", request_id, "", ErrorBody(error.code, error.message[:100_000]))))
+        self._replies.append((peer, envelope.pack("error", request_id, "", ErrorBody(error.code, error.message[:100_000], error.position))))
 
     def _run(self, pending: Pending) -> None:
         """Run a request, for the first time or again."""

@@ -57,7 +57,7 @@ class Api:
         answer = self.link.request(declared.kind, self.token, message, reply_s=waits_s + link.REPLY_TIMEOUT_S, patience_s=patience_s)
         error = link.error_of(answer)
         if error is not None:
-            raise errors.from_code(error.code, error.message)
+            raise errors.from_code(error.code, error.message, error.position)
         return read_body(answer.body, reply)
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from scitq.commands.context import Context
 from scitq.errors import EXIT_OK
 from scitq.model.needs import Capacity, of_spec
 from scitq.model.task import BARE
+from scitq.util.units import counted
 
 if TYPE_CHECKING:
     from scitq.model.task import NewTask, TaskSpec
@@ -33,7 +34,6 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
     publish: str | None
     fits: list[int]
     misfits: dict[str, str]
-    notes: list[str]
 
 
 def argv_of(spec: TaskSpec) -> list[str]:
@@ -56,13 +56,13 @@ def misses(worker: WorkerRow, spec: TaskSpec, step_id: int | None) -> str:
     return Capacity(has.cpus, has.mem_gib, has.gpus, has.disk_gb, has.requests).misses(of_spec(spec))
 
 
-def show(context: Context, pieces: Sequence[tuple[tuple[list[TaskSpec], list[NewTask]], list[str]]]) -> int:
+def show(context: Context, pieces: Sequence[tuple[list[TaskSpec], list[NewTask]]]) -> int:
     """Print the first ten tasks, or all of them as JSON."""
     from scitq.protocol.messages.worker import WorkerList, WorkerRows
 
     workers = context.api().call(WorkerList(), WorkerRows).rows
     planned = []
-    for (specs, tasks), notes in pieces:
+    for specs, tasks in pieces:
         for task in tasks:
             spec = specs[task.spec]
             why = {worker.id: misses(worker, spec, task.step_id) for worker in workers}
@@ -79,7 +79,6 @@ def show(context: Context, pieces: Sequence[tuple[tuple[list[TaskSpec], list[New
                     publish=spec.publish,
                     fits=[one for one, reason in why.items() if not reason],
                     misfits={str(one): reason for one, reason in why.items() if reason},
-                    notes=notes,
                 )
             )
     out = context.out
@@ -99,9 +98,8 @@ def show(context: Context, pieces: Sequence[tuple[tuple[list[TaskSpec], list[New
                 ("publish", one.publish or ""),
                 ("fitting workers", ", ".join(map(str, one.fits)) or "none"),
                 *((f"worker {worker} not", reason) for worker, reason in one.misfits.items()),
-                *(("note", note) for note in one.notes),
             ]
         )
         out.text("")
-    context.note(f"{len(planned)} task{'s' if len(planned) != 1 else ''} would be created; nothing was")
+    context.note(f"{counted(len(planned), 'task')} would be created; nothing was")
     return EXIT_OK

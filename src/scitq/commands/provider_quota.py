@@ -7,13 +7,14 @@ import argparse
 from scitq.commands.context import Context
 from scitq.commands.render import Column
 from scitq.errors import EXIT_OK, UsageError
+from scitq.util.units import figure
 
 COLUMNS = (
     Column("provider", lambda row: row.provider),
     Column("region", lambda row: row.region),
     Column("kind", lambda row: row.kind),
-    Column("most", lambda row: f"{row.most:g}", is_number=True),
-    Column("used", lambda row: f"{row.used:g}", is_number=True),
+    Column("most", lambda row: figure(row.most), is_number=True),
+    Column("used", lambda row: figure(row.used), is_number=True),
 )
 
 

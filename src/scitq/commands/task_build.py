@@ -10,7 +10,7 @@ import msgspec
 
 from scitq.broker import checks
 from scitq.commands import selection
-from scitq.commands.task_fields import Values
+from scitq.commands.task_fields import KEY, Values
 from scitq.errors import UsageError
 from scitq.model.task import NewTask, TaskSpec
 
@@ -100,8 +100,11 @@ def spec_of(values: Values) -> TaskSpec:
 def task_of(values: Values, last_id: Callable[[], int | None] = lambda: None) -> NewTask:
     """The part that is each task's own. `last_id` finds what `last` means in depends_on and after_any."""
 
+    def keys(name: str) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(text.removeprefix(KEY) for text in values.get(name, ()) if text.startswith(KEY)))
+
     def ids(name: str) -> tuple[int, ...]:
-        is_last, ranges = selection.ranges_of(values.get(name, ()))
+        is_last, ranges = selection.ranges_of([text for text in values.get(name, ()) if not text.startswith(KEY)])
         if sum(len(range(first, last + 1, stride)) for first, last, stride in ranges) > MOST_DEPENDENCIES:
             raise UsageError(f"{name}: more than {MOST_DEPENDENCIES} tasks")
         found = dict.fromkeys(one for first, last, stride in ranges for one in range(first, last + 1, stride))
@@ -119,6 +122,8 @@ def task_of(values: Values, last_id: Callable[[], int | None] = lambda: None) ->
         step_id=values.get("step_id"),
         depends_on=ids("depends_on"),
         after_any=ids("after_any"),
+        depends_on_keys=keys("depends_on"),
+        after_any_keys=keys("after_any"),
         cancel_when_dependency_fails=values.get("on_dependency_failure") == "cancel",
         priority=values.get("priority", 0),
         retries=values.get("retry", 0),
@@ -166,6 +171,8 @@ def elements_of(array: Array, spec: TaskSpec, task: NewTask) -> Iterator[tuple[T
                 task,
                 name=_fill(task.name, index, item),
                 key=None if task.key is None else f"{task.key}:{index}",
+                depends_on_keys=tuple(_fill(key, index, item) for key in task.depends_on_keys),
+                after_any_keys=tuple(_fill(key, index, item) for key in task.after_any_keys),
                 array_index=index,
                 item=item,
             ),

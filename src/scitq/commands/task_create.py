@@ -5,20 +5,18 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from scitq.commands import arguments, task_fields, waiting
 from scitq.commands.context import Context
 from scitq.commands.parsing import Parser
-from scitq.commands.progress import Progress
 from scitq.commands.task_fields import Values
-from scitq.errors import EXIT_OK, NotFoundError, ScitqError, UsageError, from_code
+from scitq.errors import EXIT_OK, NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from scitq.commands.task_build import Array
-    from scitq.model.task import NewTask, TaskSpec
-    from scitq.protocol.messages.task import TasksCreated
+    from scitq.commands.task_send import Batch, Made
+    from scitq.commands.task_sources import Lines
 
 EPILOG = """examples:
   scitq task create --container alpine --command 'echo "hello world"'
@@ -32,10 +30,6 @@ In an array, {index} and {item} in name, command, input, resource, output and pu
 finds them in $SCITQ_ARRAY_INDEX and $SCITQ_ITEM too. A script may hold lines such as `#SCITQ --cpus 4`; flags beat them.
 A line of --from-file is a JSON object with the same names, such as {"container": "alpine", "command": "true", "cpus": 2};
 flags say what a line does not. Prints the id, or one id a line."""
-
-MOST_TASKS = 5_000
-MOST_BYTES = 16 * 1024 * 1024
-"""Tasks and bytes of specs in one request."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,9 +75,6 @@ def _with_script(context: Context) -> Values:
 def _array_of(options: argparse.Namespace) -> Array | None:
     from scitq.commands import task_build, task_sources
 
-    for name in ("array", "each_line"):
-        if getattr(options, name) == "":
-            raise UsageError(f"--{name.replace('_', '-')} is empty")
     if options.array and options.each_line:
         raise UsageError("give --array or --each-line, not both")
     if options.each_line:
@@ -99,77 +90,6 @@ def _array_of(options: argparse.Namespace) -> Array | None:
     return None
 
 
-Batch = tuple[list["TaskSpec"], list["NewTask"]]
-
-
-def batches(pairs: Iterator[tuple[TaskSpec, NewTask]]) -> Iterator[Batch]:
-    """Specs and tasks in pieces of at most 5,000 tasks and about 16 MiB; tasks that share a spec object go on sharing it."""
-    import msgspec
-
-    specs: list[TaskSpec] = []
-    tasks: list[NewTask] = []
-    positions: dict[int, int] = {}
-    size = 0
-    for spec, task in pairs:
-        if len(tasks) >= MOST_TASKS or size >= MOST_BYTES:
-            yield specs, tasks
-            specs, tasks, positions, size = [], [], {}, 0
-        position = positions.get(id(spec))
-        if position is None:
-            position = positions[id(spec)] = len(specs)
-            specs.append(spec)
-            size += len(spec.command) + sum(map(len, spec.inputs)) + sum(map(len, spec.resources)) + 200
-        tasks.append(task if task.spec == position else msgspec.structs.replace(task, spec=position))
-        size += 100
-    if tasks:
-        yield specs, tasks
-
-
-class _Made:
-    """What all requests of one command have created."""
-
-    def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.existing: list[int] = []
-        self.array_id: int | None = None
-        self.notes: list[str] = []
-
-    def add(self, answer: TasksCreated) -> None:
-        """Take the answer to one request."""
-        self.existing += [answer.ids[position] for position in answer.existing]
-        self.ids += answer.ids
-        self.array_id = answer.array_id if answer.array_id is not None else self.array_id
-        self.notes += [note for note in answer.notes if note not in self.notes]
-
-
-def _send(context: Context, pieces: Iterator[Batch], total: int, array: Array | None) -> _Made:
-    from scitq.protocol.messages.task import TaskCreate, TasksCreated
-
-    made = _Made()
-    bar = Progress("creating", is_wanted=not context.out.is_quiet and total > MOST_TASKS)
-    try:
-        for specs, tasks in pieces:
-            message = TaskCreate(
-                specs=specs,
-                tasks=tasks,
-                is_array=array is not None and made.array_id is None,
-                array_id=made.array_id,
-                array_most_running=array.most_running if array is not None and made.array_id is None else None,
-                array_max_fails=context.options.max_fails if array is not None and made.array_id is None else None,
-                is_dry_run=context.options.dry_run,
-            )
-            made.add(context.api().call(message, TasksCreated, waits_s=120))
-            bar.show(len(made.ids), total)
-    except ScitqError as error:
-        if made.ids:
-            told = f"{len(made.ids)} of {total} tasks were created before this ({made.ids[0]} to {made.ids[-1]}): {error.message}"
-            raise from_code(error.code, told) from None
-        raise
-    finally:
-        bar.end()
-    return made
-
-
 def _last_id(context: Context) -> int | None:
     try:
         return context.task_ids(["last"])[-1]
@@ -179,40 +99,61 @@ def _last_id(context: Context) -> int | None:
 
 def run(context: Context) -> int:
     """Check, create, print the ids, and wait when asked to."""
-    from scitq.commands import task_build, task_sources
+    from scitq.commands import task_build, task_send, task_sources
 
     options = context.options
     if options.timeout is not None and not options.wait:
         raise UsageError("--timeout is for --wait")
+    for name in ("array", "each_line", "from_file", "script"):
+        if getattr(options, name) == "":
+            raise UsageError(f"--{name.replace('_', '-')} is empty")
     values = _with_script(context)
     last_id = functools.cache(lambda: _last_id(context))
     array = _array_of(options)
-    pairs: Iterator[tuple[TaskSpec, NewTask]]
-    if options.from_file:
+    if options.from_file is not None:
         if array is not None:
             raise UsageError("--from-file has a task on each line; don't give --array or --each-line beside it")
-        specs, tasks = task_sources.json_lines(options.from_file, values, last_id)
-        pairs, total = ((specs[task.spec], task) for task in tasks), len(tasks)
+        return _from_file(context, task_sources.json_lines(options.from_file, values, last_id))
+    spec = task_build.spec_of(values)
+    task = task_build.task_of(values, last_id)
+    if array is None:
+        pieces, total = task_send.batches([(spec, task)]), 1
     else:
-        spec = task_build.spec_of(values)
-        task = task_build.task_of(values, last_id)
-        if array is None:
-            pairs, total = iter([(spec, task)]), 1
-        else:
-            pairs, total = task_build.elements_of(array, spec, task), len(array.indices)
+        pieces, total = task_send.batches(task_build.elements_of(array, spec, task)), len(array.indices)
     if options.dry_run:
-        from scitq.commands import dry_run
+        planned = list(pieces)
+        task_send.send(context, planned, total, array, is_dry_run=True)
+        return _show(context, planned)
+    made = task_send.send(context, pieces, total, array)
+    return _finish(context, made, made.ids)
 
-        return dry_run.show(context, [(piece, _send(context, iter([piece]), total, array).notes) for piece in batches(pairs)])
-    made = _send(context, batches(pairs), total, array)
-    for note in made.notes:
-        context.note(note)
+
+def _from_file(context: Context, lines: Lines) -> int:
+    from scitq.commands import task_send
+
+    pieces = list(task_send.batches((lines.specs[task.spec], task) for task in lines.tasks))
+    if len(pieces) > 1 or context.options.dry_run:
+        task_send.check_whole(context, lines, lines.place)
+    if context.options.dry_run:
+        return _show(context, pieces)
+    made = task_send.send(context, pieces, len(lines.tasks), None, lines.place)
+    return _finish(context, made, [made.ids[position] for position in lines.positions])
+
+
+def _show(context: Context, pieces: list[Batch]) -> int:
+    from scitq.commands import dry_run
+
+    return dry_run.show(context, pieces)
+
+
+def _finish(context: Context, made: Made, ids: list[int]) -> int:
+    """Print the ids, one for each line or element, and wait when asked to."""
     if context.out.is_json:
-        context.out.json({"ids": made.ids, "existing": made.existing, "array_id": made.array_id, "notes": made.notes})
+        context.out.json({"ids": ids, "existing": made.existing, "array_id": made.array_id})
     else:
-        context.out.ids(made.ids)
-    if not options.wait:
+        context.out.ids(ids)
+    if not context.options.wait:
         return EXIT_OK
     sys.stdout.flush()
     context.out.is_json = False
-    return waiting.wait(context, waiting.ranges_of_ids(made.ids), timeout_s=options.timeout)
+    return waiting.wait(context, waiting.ranges_of_ids(ids), timeout_s=context.options.timeout)

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
+
 from scitq.commands import arguments, selection
 from scitq.errors import UsageError
 
@@ -24,11 +26,21 @@ class Field(NamedTuple):
 
 
 def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+    found = [word.strip() for word in text.split(",")]
+    if not all(found):
+        raise UsageError(f"{text!r} is no list of causes; write oom,exit:75")
+    return found
 
 
-def _task_ids(text: str) -> str:
-    selection.ranges_of([text])
+KEY = "key:"
+"""Before a key, where otherwise an id stands."""
+
+
+def _awaited(text: str) -> str:
+    if not text.startswith(KEY):
+        selection.ranges_of([text])
+    elif text == KEY:
+        raise UsageError("a key stands after `key:`")
     return text
 
 
@@ -74,12 +86,12 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "depends_on",
         ("--depends-on", "--dependency"),
-        "task that must succeed before: 7, or 1,4, or 3-9, or last",
+        "task that must succeed before: 7, or 1,4, or 3-9, or last, or key:K for your task of that key",
         "ID",
-        _task_ids,
+        _awaited,
         many="list",
     ),
-    Field("after_any", ("--after-any",), "task that must have ended before, in whatever way; as above", "ID", _task_ids, many="list"),
+    Field("after_any", ("--after-any",), "task that must have ended before, in whatever way; as above", "ID", _awaited, many="list"),
     Field(
         "on_dependency_failure",
         ("--on-dependency-failure",),
@@ -124,24 +136,35 @@ def from_flags(options: argparse.Namespace) -> Values:
 
 def _convert(field: Field, value: object) -> Any:  # noqa: ANN401 - whatever the field holds
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise UsageError(f"{field.name} must be a text or a number, not {value!r}")
+        raise UsageError(f"{field.name} must be a text or a number, not {_written(value)}")
     if field.convert is None:
         if not isinstance(value, str):
-            raise UsageError(f"{field.name} must be a text, not {value!r}")
+            raise UsageError(f"{field.name} must be a text, not {_written(value)}")
         if field.choices and value not in field.choices:
             raise UsageError(f"{field.name} must be {' or '.join(field.choices)}, not {value!r}")
         return value
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
     try:
         return field.convert(text)
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"{field.name}: {error}") from None
 
 
+def _plain(key: str, name: str, value: object) -> object:
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise UsageError(f"{key}: {name} must be a text or a number, not {_written(value)}")
+    return value
+
+
+def _written(value: object) -> str:
+    """A value as JSON has it, cut short."""
+    return msgspec.json.encode(value).decode()[:60]
+
+
 def from_json(line: object) -> Values:
     """What one JSON object says; UsageError that names the key for what can't be meant. Keys may be written with - or _."""
     if not isinstance(line, dict):
-        raise UsageError(f"a task is a JSON object, not {str(line)[:40]!r}")
+        raise UsageError(f"a task is a JSON object, not {_written(line)}")
     found: Values = {}
     for key, value in line.items():
         name = key.replace("-", "_")
@@ -154,11 +177,11 @@ def from_json(line: object) -> Values:
             continue
         if field.is_switch:
             if not isinstance(value, bool):
-                raise UsageError(f"{key} must be true or false, not {value!r}")
+                raise UsageError(f"{key} must be true or false, not {_written(value)}")
             if value:
                 found[field.name] = True
         elif field.many == "pairs" and isinstance(value, dict):
-            found[field.name] = [_convert(field, f"{name}={inner}") for name, inner in value.items()]
+            found[field.name] = [_convert(field, f"{name}={_plain(key, name, inner)}") for name, inner in value.items()]
         elif field.many or (field.name == "retry_on" and isinstance(value, list)):
             items = value if isinstance(value, list) else [value]
             converted = [_convert(field, item) for item in items]

@@ -11,7 +11,7 @@ from scitq.commands.context import Context
 from scitq.commands.render import local_time, neutral, optional
 from scitq.errors import EXIT_OK
 from scitq.model.lifecycle import NAMES, TaskStatus
-from scitq.util.units import format_bytes, format_duration
+from scitq.util.units import figure, format_bytes, format_duration
 
 if TYPE_CHECKING:
     from scitq.model.task import Use
@@ -102,7 +102,7 @@ def _pairs(task: TaskDetails) -> list[tuple[str, str]]:
         ("output", optional(spec.output)),
         ("publish", optional(spec.publish)),
         ("env", " ".join(f"{name}={shlex.quote(value)}" for name, value in spec.env.items())),
-        ("asks for", ", ".join(f"{name} {value:g}" for name, value in asked if value)),
+        ("asks for", ", ".join(f"{name} {figure(value)}" for name, value in asked if value)),
         ("time limit", "" if spec.time_limit_s is None else format_duration(spec.time_limit_s)),
         ("retry on", _list(spec.retry_on)),
         ("depends on", _list(task.depends_on)),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from scitq.commands import task_build
 from scitq.commands.task_fields import Values, from_json
-from scitq.errors import UsageError
+from scitq.errors import ConflictError, UsageError
 from scitq.model.task import NewTask, TaskSpec
 
 MOST_ERRORS = 20
@@ -29,7 +30,8 @@ def read_bytes(file: str) -> bytes:
         raise UsageError(f"{file} can't be read: {error.strerror}") from None
 
 
-def _shown(file: str) -> str:
+def shown(file: str) -> str:
+    """How a message names the file."""
     return "stdin" if file == "-" else file
 
 
@@ -38,7 +40,7 @@ def read_text(file: str) -> str:
     try:
         return read_bytes(file).decode()
     except UnicodeDecodeError as error:
-        raise UsageError(f"{_shown(file)}: no valid UTF-8 at byte {error.start}") from None
+        raise UsageError(f"{shown(file)}: no valid UTF-8 at byte {error.start}") from None
 
 
 def _keys(value: object) -> int:
@@ -55,43 +57,113 @@ def _refuse_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _decoded(line: bytes) -> Any:  # noqa: ANN401 - whatever the line holds
     """The JSON value in `line`; UsageError for a key that stands twice in one object, which decoders pass over in silence."""
-    value = msgspec.json.decode(line)
+    try:
+        value = msgspec.json.decode(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UsageError(f"no valid JSON: {error}") from None
     if line.count(b":") > _keys(value):
         json.loads(line, object_pairs_hook=_refuse_doubles)
     return value
 
 
-def json_lines(file: str, common: Values, last_id: Callable[[], int | None]) -> tuple[list[TaskSpec], list[NewTask]]:
+class Lines(NamedTuple):
+    """What a file of JSON lines asks for: the different specs, the different tasks (their `spec` is an index into the specs).
+
+    numbers: the line of each task. positions: for each line that holds one, which task it is; lines of one key and one
+    content are the same task.
+    """
+
+    file: str
+    specs: list[TaskSpec]
+    tasks: list[NewTask]
+    numbers: list[int]
+    positions: list[int]
+
+    def place(self, position: int) -> str:
+        """Where the task at a position is written."""
+        return f"{shown(self.file)}, line {self.numbers[position]}"
+
+
+class _Reader:
+    """Takes line after line; every problem is kept, so that all can be told."""
+
+    def __init__(self, file: str, common: Values, last_id: Callable[[], int | None]) -> None:
+        self.lines = Lines(file, [], [], [], [])
+        self.problems: list[str] = []
+        self.is_conflict = True
+        self._common = common
+        self._last_id = last_id
+        self._specs: dict[bytes, int] = {}
+        self._keys: dict[str, int] = {}
+        self._awaited: list[tuple[int, str]] = []
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def read(self, number: int, line: bytes) -> None:
+        """One line."""
+        try:
+            self._take(number, line)
+        except ConflictError as error:
+            self._tell(number, error.message)
+        except UsageError as error:
+            self.is_conflict = False
+            self._tell(number, error.message)
+
+    def _tell(self, number: int, text: str) -> None:
+        self.problems.append(f"{shown(self.lines.file)}, line {number}: {text}")
+
+    def _take(self, number: int, line: bytes) -> None:
+        values = self._common | from_json(_decoded(line))
+        spec = task_build.spec_of(values)
+        task = task_build.task_of(values, self._last_id)
+        place = self._specs.setdefault(self._encode(spec), len(self.lines.specs))
+        if place == len(self.lines.specs):
+            self.lines.specs.append(spec)
+        task = msgspec.structs.replace(task, spec=place)
+        position = len(self.lines.tasks)
+        if task.key is not None:
+            known = self._keys.setdefault(task.key, position)
+            if known != position:
+                if self.lines.tasks[known] != task:
+                    raise ConflictError(f"the key {task.key!r} stands on line {self.lines.numbers[known]} too, with other content")
+                self.lines.positions.append(known)
+                return
+        self._awaited += [(position, key) for key in (*task.depends_on_keys, *task.after_any_keys)]
+        self.lines.tasks.append(task)
+        self.lines.numbers.append(number)
+        self.lines.positions.append(position)
+
+    def check_order(self) -> None:
+        """A key that a line waits for stands before it, when the file has it; so there are no cycles."""
+        for position, key in self._awaited:
+            if self._keys.get(key, -1) >= position:
+                self.is_conflict = False
+                after = self.lines.numbers[self._keys[key]]
+                self._tell(
+                    self.lines.numbers[position], f"it waits for the key {key!r}, which stands on line {after}; write that line first"
+                )
+
+
+def json_lines(file: str, common: Values, last_id: Callable[[], int | None]) -> Lines:
     """All tasks of a file of JSON lines, each with `common` where it says nothing itself; blank lines are skipped.
 
-    Returns the different specs and the tasks, whose `spec` is an index into them. All lines are checked before
-    anything is created: UsageError with the line numbers of what is wrong (the first 20).
+    All lines are checked before anything is created: UsageError with the line numbers of what is wrong (the first 20),
+    ConflictError when that is nothing but one key with two contents.
     """
-    specs: dict[bytes, int] = {}
-    found: list[TaskSpec] = []
-    tasks: list[NewTask] = []
-    problems: list[str] = []
-    encode = msgspec.msgpack.Encoder().encode
-    for number, line in enumerate(read_bytes(file).split(b"\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            values = common | from_json(_decoded(line))
-            spec = task_build.spec_of(values)
-            position = specs.setdefault(encode(spec), len(found))
-            if position == len(found):
-                found.append(spec)
-            tasks.append(msgspec.structs.replace(task_build.task_of(values, last_id), spec=position))
-        except (UsageError, msgspec.DecodeError) as error:
-            problems.append(f"{_shown(file)}, line {number}: {error}")
-            if len(problems) == MOST_ERRORS:
-                problems.append("… and no further line was looked at")
-                break
-    if problems:
-        raise UsageError("nothing was created:\n" + "\n".join(problems))
-    if not tasks:
-        raise UsageError(f"{_shown(file)} holds no task")
-    return found, tasks
+    reader = _Reader(file, common, last_id)
+    for number, line in enumerate(read_bytes(file).removeprefix(codecs.BOM_UTF8).split(b"\n"), 1):
+        if line.strip():
+            reader.read(number, line)
+        if len(reader.problems) == MOST_ERRORS:
+            reader.problems.append("… and no further line was looked at")
+            break
+    else:
+        reader.check_order()
+    if reader.problems:
+        kind = ConflictError if reader.is_conflict else UsageError
+        raise kind("nothing was created:\n" + "\n".join(reader.problems))
+    if not reader.lines.tasks:
+        raise UsageError(f"{shown(file)} holds no task")
+    return reader.lines
 
 
 def items(file: str) -> list[str]:
@@ -99,7 +171,7 @@ def items(file: str) -> list[str]:
     found = [line.removesuffix("\r") for line in read_text(file).split("\n")]
     found = [line for line in found if line.strip()]
     if not found:
-        raise UsageError(f"{_shown(file)} holds no line")
+        raise UsageError(f"{shown(file)} holds no line")
     return found
 
 

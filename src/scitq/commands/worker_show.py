@@ -8,6 +8,7 @@ from scitq.commands import arguments
 from scitq.commands.context import Context
 from scitq.commands.render import local_time, optional
 from scitq.errors import EXIT_OK, NotFoundError
+from scitq.util.units import figure
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +52,7 @@ def run(context: Context) -> int:
                     "hardware",
                     ""
                     if has is None
-                    else f"{has.cpus:g} cpus, {has.mem_gib:.3g} GiB, {has.disk_gb:.4g} GB disk, {has.gpus} GPUs {has.gpu}",
+                    else f"{figure(has.cpus)} cpus, {figure(has.mem_gib)} GiB, {figure(has.disk_gb)} GB disk, {has.gpus} GPUs {has.gpu}",
                 ),
                 ("offers", requests),
                 ("runtimes", ", ".join(row.runtimes)),

@@ -11,6 +11,7 @@ from scitq.commands import arguments
 from scitq.commands.context import Context
 from scitq.commands.render import Column
 from scitq.errors import EXIT_OK, ScitqError, UsageError
+from scitq.util.units import counted
 
 if TYPE_CHECKING:
     from scitq.client.workflow_maker import Made
@@ -161,7 +162,7 @@ def _show_plan(context: Context, plan: Plan) -> int:
         out.table([[column.cell(task) for column in _TASKS] for task in plan.tasks], _TASKS)
         for each in plan.recruiters:
             context.note(f"step {each.step} would recruit workers: {each.filter or 'any flavor'}")
-        context.note(f"{len(plan.tasks)} tasks in {len(plan.steps)} steps; nothing was made")
+        context.note(f"{counted(len(plan.tasks), 'task')} in {counted(len(plan.steps), 'step')}; nothing was made")
     return EXIT_OK
 
 
@@ -190,7 +191,7 @@ def _report(context: Context, made: Made) -> None:
         context.out.json(made)
         return
     context.out.text(str(made.id))
-    parts = [f"{len(made.created)} tasks created"]
+    parts = [f"{counted(len(made.created), 'task')} created"]
     if made.retried:
         parts.append(f"{len(made.retried)} retried")
     if made.busy:
@@ -200,5 +201,5 @@ def _report(context: Context, made: Made) -> None:
     if made.kept:
         parts.append(f"{made.kept} left as they were")
     if made.recruiters:
-        parts.append(f"{made.recruiters} recruiters")
+        parts.append(counted(made.recruiters, "recruiter"))
     context.note(f"workflow {made.id} ({made.name}): {', '.join(parts)}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from scitq.model.task import BARE, TaskSpec
+from scitq.util.units import figure
 
 
 class Needs(NamedTuple):
@@ -53,13 +54,13 @@ class Capacity(NamedTuple):
     def misses(self, needs: Needs) -> str:
         """What is too little for `needs`, in words; empty when all fits."""
         if needs.cpus > self.cpus + 1e-9:
-            return f"{needs.cpus:g} cpus (has {self.cpus:g})"
+            return f"{figure(needs.cpus)} cpus (has {figure(self.cpus)})"
         if needs.mem_gib > self.mem_gib + 1e-9:
-            return f"{needs.mem_gib:g} GiB of memory (has {self.mem_gib:.3g})"
+            return f"{figure(needs.mem_gib)} GiB of memory (has {figure(self.mem_gib)})"
         if needs.gpus > self.gpus:
             return f"{needs.gpus} GPUs (has {self.gpus})"
         if needs.disk_gb > self.disk_gb + 1e-9:
-            return f"{needs.disk_gb:g} GB of disk (has {self.disk_gb:.3g})"
+            return f"{figure(needs.disk_gb)} GB of disk (has {figure(self.disk_gb)})"
         for name, count in needs.requests:
             if count > self.requests.get(name, 0):
                 return f"{count} of {name} (has {self.requests.get(name, 0)})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import NewType
 
 import msgspec
@@ -55,12 +56,21 @@ class NewTask(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, for
     depends_on_new: tuple[int, ...] = ()
     """Positions, in the same request, of tasks that this one waits for."""
     after_any_new: tuple[int, ...] = ()
+    depends_on_keys: tuple[str, ...] = ()
+    """Keys of tasks that this one waits for: of the caller's tasks, those before it in the same request included."""
+    after_any_keys: tuple[str, ...] = ()
     cancel_when_dependency_fails: bool = False
     priority: int = 0
     retries: int = 0
     array_index: int | None = None
     item: str | None = None
     is_held: bool = False
+
+
+def digest(spec: TaskSpec, task: NewTask) -> bytes:
+    """What two tasks of one key must share: everything that was asked, but for positions within the request."""
+    plain = msgspec.structs.replace(task, spec=0, depends_on_new=(), after_any_new=())
+    return hashlib.blake2b(msgspec.msgpack.encode((spec, plain), order="deterministic"), digest_size=16).digest()
 
 
 class Use(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

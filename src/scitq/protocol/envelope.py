@@ -30,10 +30,11 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
-    """Why a request was refused: a code of scitq.errors and a message for people."""
+    """Why a request was refused: a code of scitq.errors, a message for people, and which item of the request is meant."""
 
     code: str
     message: str
+    position: int | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()

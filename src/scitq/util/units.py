@@ -59,3 +59,13 @@ def format_duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"
+
+
+def counted(number: int, what: str) -> str:
+    """`1 task`, `2 tasks`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def figure(number: float) -> str:
+    """A figure for a reader, never in the form 1e+06: `0.5`, `31.3`, `1048576`."""
+    return f"{number:.0f}" if abs(number) >= 1000 or number == int(number) else f"{number:.4g}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 from tests.lib.desk import ADMIN, ALICE, BOB, Desk, HandAgent
 
-from scitq.errors import ConflictError, ForbiddenError, NotFoundError, UsageError
+from scitq.errors import ConflictError, ForbiddenError, NotFoundError, ScitqError, UsageError
 from scitq.model import lifecycle
 from scitq.model.lifecycle import FINAL, TABLE, TaskEvent, TaskStatus
 from scitq.model.task import NewTask, TaskSpec, Use
@@ -219,6 +220,55 @@ def test_dependencies_within_one_request_and_on_tasks_that_ended_before(desk: De
     assert desk.status(*ids) == "SSS"
     (later,) = desk.create(NewTask(depends_on=(ids[0],)))
     assert desk.status(later) == "P"
+
+
+def test_keys_are_waited_for_within_a_request_and_from_before(desk: Desk) -> None:
+    agent = HandAgent(desk)
+    ids = desk.create(NewTask(key="a"), NewTask(key="b", depends_on_keys=("a",)))
+    assert desk.status(*ids) == "PW"
+    assert desk.create(NewTask(key="a"), NewTask(key="b", depends_on_keys=("a",))) == ids
+    (later,) = desk.create(NewTask(after_any_keys=("b",), after_any=(ids[1],)))
+    assert desk.show(later).after_any == [ids[1]]
+    fail(desk, agent)
+    again = desk.send(m.TaskRetry(ids=[ids[0]]), m.TaskRetried).ids[0]
+    assert desk.create(NewTask(key="a"), NewTask(key="b", depends_on_keys=("a",))) == [again, ids[1]]
+    with pytest.raises(NotFoundError, match="'nix'") as caught:
+        desk.create(NewTask(), NewTask(depends_on_keys=("nix",)))
+    assert caught.value.position == 1
+    with pytest.raises(NotFoundError):
+        desk.create(NewTask(depends_on_keys=("a",)), who=BOB)
+    with pytest.raises(UsageError, match="itself"):
+        desk.create(NewTask(key="c", depends_on_keys=("c",)))
+
+
+def test_an_error_names_the_task_of_the_request(desk: Desk) -> None:
+    desk.create(NewTask(key="k"))
+    spec, bad = TaskSpec(container="bare", command="true"), TaskSpec(container="bare", command="true", inputs=("nope://a/b",))
+    for tasks, position in (
+        ([NewTask(), NewTask(step_id=99)], 1),
+        ([NewTask(), NewTask(), NewTask(depends_on=(99,))], 2),
+        ([NewTask(), NewTask(key="k", priority=3)], 1),
+        ([NewTask(), NewTask(priority=10**9)], 1),
+        ([NewTask(), NewTask(spec=1)], 1),
+    ):
+        for is_dry_run in (True, False):
+            with pytest.raises(ScitqError) as caught:
+                desk.send(m.TaskCreate(specs=[spec, bad] if tasks[-1].spec else [spec], tasks=tasks, is_dry_run=is_dry_run), m.TasksCreated)
+            assert caught.value.position == position
+
+
+def test_an_array_that_was_cut_off_is_gone_on_with(desk: Desk) -> None:
+    spec = TaskSpec(container="bare", command="true")
+    pieces = [[NewTask(key=f"k:{number}", array_index=number) for number in range(first, first + 2)] for first in (0, 2)]
+
+    def send(piece: list[NewTask], **more: Any) -> m.TasksCreated:
+        return desk.send(m.TaskCreate(specs=[spec], tasks=piece, **more), m.TasksCreated)
+
+    begun = send(pieces[0], is_array=True, array_most_running=1)
+    again = send(pieces[0], is_array=True, array_most_running=1)
+    assert (again.ids, again.array_id) == (begun.ids, begun.array_id)
+    rest = send(pieces[1], array_id=again.array_id)
+    assert {desk.show(task_id).row.array_id for task_id in (*begun.ids, *rest.ids)} == {begun.array_id}
 
 
 def test_a_failed_dependency_cancels_when_asked_and_so_down_the_line(desk: Desk) -> None:

@@ -1,10 +1,10 @@
 import pytest
 
 from scitq.commands.task_build import Array, elements_of, parse_array, spec_of, task_of
-from scitq.commands.task_create import MOST_TASKS, batches
 from scitq.commands.task_fields import FIELDS, from_json
+from scitq.commands.task_send import MOST_TASKS, batches
 from scitq.commands.task_sources import json_lines, script_shell, script_words
-from scitq.errors import UsageError
+from scitq.errors import ConflictError, UsageError
 
 VALUES = {"container": "alpine", "command": "run {index} {item}"}
 
@@ -87,7 +87,25 @@ def test_every_field_can_be_said_in_json():
 
 
 @pytest.mark.parametrize(
-    "line", [[], 3, {"x": 1}, {"cpus": True}, {"cpus": "-1"}, {"hold": "yes"}, {"command": 3}, {"input": [["a"]]}, {"env": {"1A": "x"}}]
+    "line",
+    [
+        [],
+        3,
+        {"x": 1},
+        {"cpus": True},
+        {"cpus": "-1"},
+        {"hold": "yes"},
+        {"command": 3},
+        {"input": [["a"]]},
+        {"env": {"1A": "x"}},
+        {"env": {"A": {}}},
+        {"env": {"A": None}},
+        {"env": {"A": True}},
+        {"retry": 1.5},
+        {"retry_on": ""},
+        {"retry_on": "oom,"},
+        {"depends_on": "key:"},
+    ],
 )
 def test_what_a_line_must_not_say(line):
     with pytest.raises(UsageError):
@@ -100,9 +118,11 @@ def test_lines_are_told_by_number(tmp_path):
     with pytest.raises(UsageError, match="line 3"):
         json_lines(str(file), {"container": "alpine"}, lambda: None)
     file.write_text('{"command":"a"}\n\n{"command":"b"}\n{"command":"a"}\n')
-    specs, tasks = json_lines(str(file), {"container": "alpine"}, lambda: None)
-    assert [spec.command for spec in specs] == ["a", "b"]
-    assert [task.spec for task in tasks] == [0, 1, 0]
+    lines = json_lines(str(file), {"container": "alpine"}, lambda: None)
+    assert [spec.command for spec in lines.specs] == ["a", "b"]
+    assert [task.spec for task in lines.tasks] == [0, 1, 0]
+    assert lines.numbers == [1, 3, 4]
+    assert lines.place(1) == f"{file}, line 3"
 
 
 @pytest.mark.parametrize(
@@ -124,10 +144,55 @@ def test_a_key_that_stands_twice_is_refused_with_its_line(tmp_path, line, key):
 def test_last_in_a_line_is_found_once_it_is_needed(tmp_path):
     file = tmp_path / "t.jsonl"
     file.write_text('{"command":"a"}\n{"command":"b","depends_on":"last"}\n')
-    _, tasks = json_lines(str(file), {"container": "alpine"}, lambda: 4)
-    assert [task.depends_on for task in tasks] == [(), (4,)]
+    lines = json_lines(str(file), {"container": "alpine"}, lambda: 4)
+    assert [task.depends_on for task in lines.tasks] == [(), (4,)]
     with pytest.raises(UsageError, match="line 2: depends_on: you have no last task"):
         json_lines(str(file), {"container": "alpine"}, lambda: None)
+
+
+def test_numbers_mean_what_json_means():
+    found = from_json({"retry": 2.0, "disk": 1234567.5, "priority": 12e2, "env": {"N": 3, "F": 1234567.25}})
+    assert (found["retry"], found["disk"], found["priority"]) == (2, 1234567.5, 1200)
+    assert found["env"] == [("N", "3"), ("F", "1234567.25")]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"), [(b"{", "no valid JSON"), (b"null", "not null"), (b'{"command":"a\0"}', "JSON"), (b"\xff\xfe{\0", "JSON")]
+)
+def test_a_line_that_is_no_task_is_told_as_it_is_written(tmp_path, text, word):
+    file = tmp_path / "t.jsonl"
+    file.write_bytes(b'{"command":"a"}\r\n' + text + b"\n")
+    with pytest.raises(UsageError, match=f"line 2: .*{word}"):
+        json_lines(str(file), {"container": "alpine"}, lambda: None)
+
+
+def test_a_byte_order_mark_and_the_line_ends_of_windows_are_passed_over(tmp_path):
+    file = tmp_path / "t.jsonl"
+    file.write_bytes(b'\xef\xbb\xbf{"command":"a"}\r\n\r\n{"command":"b"}\r\n')
+    lines = json_lines(str(file), {"container": "alpine"}, lambda: None)
+    assert [spec.command for spec in lines.specs] == ["a", "b"]
+
+
+def test_lines_of_one_key_are_one_task_or_a_conflict(tmp_path):
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"command":"a","key":"k"}\n{"command":"b"}\n{"command":"a","key":"k"}\n')
+    lines = json_lines(str(file), {"container": "alpine"}, lambda: None)
+    assert lines.positions == [0, 1, 0]
+    assert [task.key for task in lines.tasks] == ["k", None]
+    file.write_text('{"command":"a","key":"k"}\n{"command":"b"}\n{"command":"c","key":"k"}\n')
+    with pytest.raises(ConflictError, match="line 3: the key 'k' stands on line 1 too"):
+        json_lines(str(file), {"container": "alpine"}, lambda: None)
+
+
+def test_a_line_waits_for_the_key_of_an_earlier_one(tmp_path):
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"command":"a","key":"k, 1"}\n{"command":"b","depends_on":["key:k, 1",3],"after_any":"key:other"}\n')
+    task = json_lines(str(file), {"container": "alpine"}, lambda: None).tasks[1]
+    assert (task.depends_on, task.depends_on_keys, task.after_any_keys) == ((3,), ("k, 1",), ("other",))
+    for late in ('{"command":"b","depends_on":"key:k"}\n{"command":"a","key":"k"}\n', '{"command":"a","key":"k","after_any":"key:k"}\n'):
+        file.write_text(late)
+        with pytest.raises(UsageError, match=r"line 1: .*(line 2|for itself)"):
+            json_lines(str(file), {"container": "alpine"}, lambda: None)
 
 
 def test_an_element_that_is_wrong_is_named():

@@ -18,6 +18,7 @@ from scitq.model import flavor_filter
 from scitq.model.flavor import Flavor
 from scitq.protocol.messages import fleet as m
 from scitq.protocol.registry import Done
+from scitq.util.units import figure
 
 MOST_AT_ONCE = 1000
 _WEEK_MS = 7 * 86_400_000
@@ -84,7 +85,8 @@ def deploy(ctx: Ctx, message: m.WorkerDeploy) -> m.WorkersDeployed | Later[str]:
             if used + asked > quota.most + 1e-9:
                 where = f" in {quota.region}" if quota.region else ""
                 raise ConflictError(
-                    f"the quota of {provider.name}{where} is {quota.most:g} {quota.kind}, {used:g} are used, and {asked:g} more would be too many"
+                    f"the quota of {provider.name}{where} is {figure(quota.most)} {quota.kind}, "
+                    f"{figure(used)} are used, and {figure(asked)} more would be too many"
                 )
     ids = [
         fleet.deploy(

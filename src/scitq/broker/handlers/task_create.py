@@ -12,11 +12,11 @@ from scitq.broker.dispatch import handles
 from scitq.broker.ready import NO_STEP
 from scitq.broker.store import creation, dependencies, steps, tasks
 from scitq.broker.store.creation import Origin
-from scitq.errors import ConflictError, ForbiddenError, NotFoundError, UsageError
+from scitq.errors import ConflictError, ForbiddenError, NotFoundError, ScitqError, UsageError
 from scitq.model import needs
 from scitq.model.lifecycle import TaskStatus
 from scitq.model.needs import Needs
-from scitq.model.task import NewTask
+from scitq.model.task import NewTask, digest
 from scitq.protocol.messages.task import TaskCreate, TasksCreated
 
 BUILT_IN_SCHEMES = ("http", "https", "ftp", "file")
@@ -36,34 +36,54 @@ def create(ctx: Ctx, message: TaskCreate) -> TasksCreated:
     """Check everything, then insert; a key that exists gives its task."""
     if len(message.tasks) > MOST_AT_ONCE:
         raise UsageError(f"{len(message.tasks)} tasks in one request; at most {MOST_AT_ONCE}")
-    schemes = [*ctx.broker.config.rclone, *BUILT_IN_SCHEMES]
-    for spec in message.specs:
-        checks.check_spec(spec, schemes)
-    for position, task in enumerate(message.tasks):
-        checks.check_task(task, position, len(message.specs))
-    array_id = _array(ctx, message)
+    _check(ctx, message)
     ids: list[int | None] = [None] * len(message.tasks)
-    existing = _find_keys(ctx, message, ids)
-    if message.is_dry_run:
-        return TasksCreated(ids=[task_id or 0 for task_id in ids], existing=existing, notes=_fitting(ctx, message))
+    keys: dict[str, int] = {}
+    existing: list[int] = []
     drafts: list[_Draft] = []
     places: list[int] = []
     by_step: dict[int, tuple[int, str, int]] = {}
     for position, task in enumerate(message.tasks):
-        if ids[position] is None:
-            drafts.append(_draft(ctx, task, by_step, ids))
-            places.append(position)
+        try:
+            if task.key is not None and _is_known(ctx, message, position, task.key, keys, ids):
+                existing.append(position)
+            else:
+                drafts.append(_draft(ctx, task, by_step, ids, keys))
+                places.append(position)
+        except ScitqError as error:
+            error.position = position
+            raise
+    if message.is_dry_run:
+        return TasksCreated(ids=[task_id or 0 for task_id in ids], existing=existing)
+    array_id = _array(ctx, message, ids[existing[0]] if existing else None)
     asked = [needs.of_spec(spec) for spec in message.specs]
     _insert(ctx, message, drafts, places, ids, array_id, asked)
     for position in places:
         key = message.tasks[position].key
         if key is not None:
-            content = creation.digest(message.specs[message.tasks[position].spec], message.tasks[position])
+            content = digest(message.specs[message.tasks[position].spec], message.tasks[position])
             creation.insert_key(ctx.tx, ctx.who.user_id, key, ids[position] or 0, content)
     return TasksCreated(ids=[task_id or 0 for task_id in ids], existing=existing, array_id=array_id)
 
 
-def _array(ctx: Ctx, message: TaskCreate) -> int | None:
+def _check(ctx: Ctx, message: TaskCreate) -> None:
+    schemes = [*ctx.broker.config.rclone, *BUILT_IN_SCHEMES]
+    for number, spec in enumerate(message.specs):
+        try:
+            checks.check_spec(spec, schemes)
+        except ScitqError as error:
+            error.position = next((position for position, task in enumerate(message.tasks) if task.spec == number), None)
+            raise
+    for position, task in enumerate(message.tasks):
+        try:
+            checks.check_task(task, position, len(message.specs))
+        except ScitqError as error:
+            error.position = position
+            raise
+
+
+def _array(ctx: Ctx, message: TaskCreate, made_id: int | None) -> int | None:
+    """The array of a request; `made_id`: a task of it that a key found, whose array is gone on with."""
     if message.array_id is not None:
         found = creation.array(ctx.tx, message.array_id)
         if found is None or found[0] != ctx.who.user_id:
@@ -74,35 +94,38 @@ def _array(ctx: Ctx, message: TaskCreate) -> int | None:
         return None
     if (most is not None and most < 1) or (fails is not None and fails < 1):
         raise UsageError("the limits of an array are at least 1")
-    if message.is_dry_run:
-        return None
+    known_id = None if made_id is None else creation.array_of(ctx.tx, made_id)
+    if known_id is not None:
+        return known_id
     array_id = creation.insert_array(ctx.tx, ctx.who.user_id, most, fails)
     if most is not None:
         ctx.broker.array_most[array_id] = most
     return array_id
 
 
-def _find_keys(ctx: Ctx, message: TaskCreate, ids: list[int | None]) -> list[int]:
-    existing: list[int] = []
-    seen: dict[str, int] = {}
-    for position, task in enumerate(message.tasks):
-        if task.key is None:
-            continue
-        if task.key in seen:
-            raise ConflictError(f"the key {task.key!r} is used twice, by tasks {seen[task.key] + 1} and {position + 1} of the request")
-        seen[task.key] = position
-        found = creation.by_key(ctx.tx, ctx.who.user_id, task.key)
-        if found is None:
-            continue
-        if found[1] != creation.digest(message.specs[task.spec], task):
-            raise ConflictError(f"the key {task.key!r} belongs to task {found[0]}, which has other content")
-        ids[position] = found[0]
-        existing.append(position)
-    return existing
+def _is_known(ctx: Ctx, message: TaskCreate, position: int, key: str, keys: dict[str, int], ids: list[int | None]) -> bool:
+    """Whether the key of a task finds one that exists; its id is then in `ids`. `keys` gets the position of every key."""
+    if key in keys:
+        raise ConflictError(f"the key {key!r} is used twice, by tasks {keys[key] + 1} and {position + 1} of the request")
+    keys[key] = position
+    task = message.tasks[position]
+    found = creation.by_key(ctx.tx, ctx.who.user_id, key)
+    if found is None:
+        return False
+    if found[1] != digest(message.specs[task.spec], task):
+        raise ConflictError(f"the key {key!r} belongs to task {found[0]}, which has other content")
+    ids[position] = found[0]
+    return True
 
 
-def _draft(ctx: Ctx, task: NewTask, by_step: dict[int, tuple[int, str, int]], ids: list[int | None]) -> _Draft:
-    if task.step_id is None and not (task.depends_on or task.after_any or task.depends_on_new or task.after_any_new):
+def _waits_for_something(task: NewTask) -> bool:
+    return bool(
+        task.depends_on or task.after_any or task.depends_on_keys or task.after_any_keys or task.depends_on_new or task.after_any_new
+    )
+
+
+def _draft(ctx: Ctx, task: NewTask, by_step: dict[int, tuple[int, str, int]], ids: list[int | None], keys: dict[str, int]) -> _Draft:
+    if task.step_id is None and not _waits_for_something(task):
         return _Draft(task, "Z" if task.is_held else "P", None, [], [])
     workflow_id, is_open = None, False
     if task.step_id is not None:
@@ -123,8 +146,12 @@ def _draft(ctx: Ctx, task: NewTask, by_step: dict[int, tuple[int, str, int]], id
     waits_new: list[tuple[int, str]] = []
     for kind, on_ids in (("success", task.depends_on), ("end", task.after_any)):
         waits.extend(waited_for(ctx, on_id, kind) for on_id in on_ids)
-    for kind, positions in (("success", task.depends_on_new), ("end", task.after_any_new)):
-        for position in positions:
+    for kind, names, positions in (
+        ("success", task.depends_on_keys, task.depends_on_new),
+        ("end", task.after_any_keys, task.after_any_new),
+    ):
+        waits.extend(waited_for(ctx, _by_key(ctx, name), kind) for name in names if name not in keys)
+        for position in (*positions, *(keys[name] for name in names if name in keys)):
             known = ids[position]
             if known is not None:
                 waits.append(waited_for(ctx, known, kind))
@@ -138,6 +165,13 @@ def _draft(ctx: Ctx, task: NewTask, by_step: dict[int, tuple[int, str, int]], id
     else:
         letter = "Z" if task.is_held or (workflow_id is not None and by_step[task.step_id or 0][1] == "suspended") else "P"
     return _Draft(task, letter, workflow_id, waits, waits_new)
+
+
+def _by_key(ctx: Ctx, key: str) -> int:
+    found = creation.by_key(ctx.tx, ctx.who.user_id, key)
+    if found is None:
+        raise NotFoundError(f"you have no task with the key {key!r} to depend on")
+    return found[0]
 
 
 def waited_for(ctx: Ctx, on_id: int, kind: str) -> tuple[int, str, bool]:
@@ -179,18 +213,6 @@ def _insert(
 
         ctx.after(enqueue)
     ctx.notify("created")
-
-
-def _fitting(ctx: Ctx, message: TaskCreate) -> list[str]:
-    """For a dry run: which workers could run each spec."""
-    notes = []
-    for spec in message.specs:
-        asked = needs.of_spec(spec)
-        group = next((task.step_id for task in message.tasks if task.step_id is not None), None) or NO_STEP
-        crew = [live for live in ctx.broker.fleet.workers.values() if live.group == group]
-        fits = [f"{live.name} ({live.id})" for live in crew if not live.refuses(asked, 0.0)]
-        notes.append("workers that fit: " + (", ".join(fits[:20]) if fits else "none"))
-    return notes
 
 
 def must_own_task(ctx: Ctx, task_id: int) -> tasks.Task:

@@ -8,7 +8,7 @@ from collections import deque
 from scitq.broker import explain
 from scitq.broker.context import Park, Reading
 from scitq.broker.dispatch import reads
-from scitq.broker.store import logs, task_reads, tasks
+from scitq.broker.store import creation, logs, task_reads, tasks
 from scitq.errors import NotFoundError, UsageError
 from scitq.model.lifecycle import FINAL, NAMES, TaskStatus
 from scitq.protocol.messages import task as m
@@ -54,6 +54,12 @@ def show(reading: Reading, message: m.TaskShow) -> m.TasksDetails:
             raise NotFoundError(f"there is no task {task_id}")
         found.append(details)
     return m.TasksDetails(tasks=found)
+
+
+@reads(m.TaskCheckKeys)
+def check_keys(reading: Reading, message: m.TaskCheckKeys) -> m.KeysChecked:
+    """Before a batch of many requests: which keys would conflict."""
+    return m.KeysChecked(taken=creation.other_content(reading.db, reading.who.user_id, message.digests))
 
 
 @reads(m.TaskFind)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,16 +20,26 @@ class Origin(NamedTuple):
     now_ms: int
 
 
-def digest(spec: TaskSpec, task: NewTask) -> bytes:
-    """What two tasks of one key must share: everything that was asked, but for positions within the request."""
-    plain = msgspec.structs.replace(task, spec=0, depends_on_new=(), after_any_new=())
-    return hashlib.blake2b(msgspec.msgpack.encode((spec, plain), order="deterministic"), digest_size=16).digest()
-
-
 def by_key(tx: apsw.Connection, owner_id: int, key: str) -> tuple[int, bytes] | None:
     """The task that the owner gave this key, as (id, digest); after a retry the newest attempt."""
     row = tx.execute("SELECT task_id, digest FROM task_key WHERE owner_id = ? AND key = ?", (owner_id, key)).fetchone()
     return (row[0], row[1]) if row else None
+
+
+def other_content(tx: apsw.Connection, owner_id: int, digests: dict[str, bytes]) -> dict[str, int]:
+    """Those of the keys that the owner gave to a task of another digest, with that task."""
+    found: dict[str, int] = {}
+    for key, content in digests.items():
+        known = by_key(tx, owner_id, key)
+        if known is not None and known[1] != content:
+            found[key] = known[0]
+    return found
+
+
+def array_of(tx: apsw.Connection, task_id: int) -> int | None:
+    """The array that a task belongs to."""
+    row = tx.execute("SELECT array_id FROM task WHERE id = ?", (task_id,)).fetchone()
+    return row[0] if row else None
 
 
 def insert_key(tx: apsw.Connection, owner_id: int, key: str, task_id: int, content: bytes) -> None:

@@ -9,7 +9,7 @@ def insert(tx: apsw.Connection, task_id: int, on_id: int, kind: str, *, is_met: 
     """`task_id` waits for the success or the end (kind) of `on_id`; the stronger kind wins when both are asked."""
     tx.execute(
         "INSERT INTO task_dependency (task_id, on_id, kind, is_met) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET kind = 'success', is_met = min(is_met, excluded.is_met)",
+        " ON CONFLICT DO UPDATE SET kind = max(kind, excluded.kind), is_met = min(is_met, excluded.is_met)",
         (task_id, on_id, kind, int(is_met)),
     )
 

@@ -12,7 +12,6 @@ class TasksCreated(Reply, frozen=True, kw_only=True):
     ids: list[int]
     existing: list[int] = []
     array_id: int | None = None
-    notes: list[str] = []
 
 
 @request("task.create", USERS, TasksCreated)
@@ -31,6 +30,19 @@ class TaskCreate(Request, frozen=True, kw_only=True):
     array_most_running: int | None = None
     array_max_fails: int | None = None
     is_dry_run: bool = False
+
+
+class KeysChecked(Reply, frozen=True, kw_only=True):
+    """Keys that are taken by a task of other content, each with that task."""
+
+    taken: dict[str, int]
+
+
+@request("task.check_keys", USERS, KeysChecked)
+class TaskCheckKeys(Request, frozen=True, kw_only=True):
+    """Would creating tasks of these keys and digests (model.task.digest) conflict with what the caller has?"""
+
+    digests: dict[str, bytes]
 
 
 class TaskRow(Reply, frozen=True, kw_only=True):
