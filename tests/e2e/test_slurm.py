@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pwd
 import re
+import shutil
+import signal
 import subprocess
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.lib.services import SlurmService
+from tests.lib.podman import as_user, can_run, give, open_way, ordinary_user
+from tests.lib.services import IN_CI, SlurmService
 from tests.lib.site import Site, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.xdist_group("slurm")]
+QUICK = {"janitor_period": "1s", "release_after": "1s"}
+
+
+def tiny(service: SlurmService) -> dict[str, Any]:
+    """A flavor small enough for eight at once."""
+    return {"tiny": {"partition": service.partition, "cpus": 1, "mem": 0.1}}
 
 
 @pytest.fixture(scope="module")
@@ -22,20 +35,17 @@ def site(tmp_path_factory: pytest.TempPathFactory, scitq_argv: list[str], slurm_
     main: dict[str, Any] = {
         "conf": slurm_service.conf,
         "work_dir": str(folder / "pilots"),
-        "flavors": {"tiny": {"partition": slurm_service.partition, "cpus": 1, "mem": 0.1}},
+        "flavors": tiny(slurm_service),
         "cost": {"tiny": 0.01, "main": 1},
         "eviction": {"tiny": 3},
         "time": "10m",
     }
-    quick = {"janitor_period": "1s", "release_after": "1s"}
-    with Site(folder, scitq_argv, sections={"providers": {"slurm": {"main": main}}}, worker=quick) as site:
+    with Site(folder, scitq_argv, sections={"providers": {"slurm": {"main": main}}}, worker=QUICK) as site:
         wait_until(lambda: "tiny" in site.ok("flavor list --limit 0 --filter eviction<=100").out, "the catalogue")
         try:
             yield site
         finally:
-            for row in site.workers():
-                site.run(f"worker delete --worker-id {row['id']}")
-            wait_until(lambda: not queue(site, slurm_service), "no job is left")
+            clear(site, slurm_service)
 
 
 def queue(site: Site, service: SlurmService) -> dict[str, str]:
@@ -55,6 +65,91 @@ def new_step(site: Site, name: str) -> int:
 
 def states(site: Site, step: int) -> list[str]:
     return sorted(row["status"] for row in site.tasks(f"--step-id {step} --limit 0"))
+
+
+class Ends:
+    """Allocations of one minute, from the beginning of this module on, with tasks that stay until they are cut off.
+
+    known: the agent knows the end. hung: the agent is stopped, and Slurm ends it. moved: the end is moved while it works.
+    """
+
+    def __init__(self, site: Site, service: SlurmService) -> None:
+        self.site, self.service = site, service
+        self.tasks: dict[str, int] = {}
+        self.recruiters: dict[str, int] = {}
+        self.steps: dict[str, int] = {}
+        for name in ("known", "hung", "moved"):
+            step = self.steps[name] = new_step(site, name)
+            wanted = f"--filter provider~slurm.{name}:flavor~tiny --concurrency 2 --rounds 9 --max-workers 1"
+            self.recruiters[name] = site.ok(f"recruiter create --step-id {step} {wanted}").id
+            marker = self.marker(name)
+            command = f"test -e {marker} || {{ echo $$ >{marker}.new; mv {marker}.new {marker}; exec sleep 600; }}"
+            self.tasks[name] = site.create(command, f"--step-id {step} --shell sh --retry 0")
+        self.tasks["longer than any"] = site.create("true", f"--step-id {self.steps['known']} --time-request 10m")
+        for name in self.steps:
+            wait_until(lambda name=name: self.marker(name).exists(), f"the start of {name}", 120)
+        os.kill(self.agent("hung"), signal.SIGSTOP)
+        self.slurm("scontrol", "update", f"JobName={self.worker('moved')['machine']}", "TimeLimit=1")
+        wait_until(lambda: self.seconds_left("moved") < 60, "the agent's knowledge of its new end")
+        self.tasks["longer than the rest"] = site.create("true", f"--step-id {self.steps['moved']} --time-request 2m")
+
+    def marker(self, name: str) -> Path:
+        return self.site.folder / f"{name}.pid"
+
+    def newest(self, task: int) -> dict[str, Any]:
+        """The row of the last try."""
+        row: dict[str, Any] = self.site.show(task)["row"]
+        return self.newest(row["successor_id"]) if row["successor_id"] else row
+
+    def worker(self, name: str) -> dict[str, Any]:
+        return next(row for row in self.site.workers() if row["step_id"] == self.steps[name])
+
+    def seconds_left(self, name: str) -> float:
+        return float(self.worker(name)["ends_ms"] / 1000 - time.time())
+
+    def agent(self, name: str) -> int:
+        """The pid of the agent that runs the step's worker: the oldest process with its machine's name among its words."""
+        machine = self.worker(name)["machine"].encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    words = (entry / "cmdline").read_bytes().split(b"\0")
+                    if machine in words and b"--machine" in words:
+                        found.append(int(entry.name))
+        return min(found)
+
+    def slurm(self, *words: str) -> None:
+        subprocess.run(words, env=os.environ | self.service.environment(), check=True, timeout=60, capture_output=True)
+
+
+def is_running(marker: Path) -> bool:
+    try:
+        words = Path(f"/proc/{marker.read_text().strip()}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return words[:2] == [b"sleep", b"600"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ends(tmp_path_factory: pytest.TempPathFactory, scitq_argv: list[str], slurm_service: SlurmService) -> Iterator[Ends]:
+    """Started before the first test of this module and looked at by the last ones: a minute is long."""
+    folder = tmp_path_factory.mktemp("ends")
+    common: dict[str, Any] = {"conf": slurm_service.conf, "work_dir": str(folder / "pilots"), "flavors": tiny(slurm_service)}
+    providers = {"known": common | {"time": "1m"}, "hung": common | {"time": "1m"}, "moved": common | {"time": "10m"}}
+    with Site(folder, scitq_argv, sections={"providers": {"slurm": providers}}, worker=QUICK) as site:
+        wait_until(lambda: site.ok("flavor list --limit 0").out.count("tiny") == 3, "the catalogue")
+        try:
+            yield Ends(site, slurm_service)
+        finally:
+            clear(site, slurm_service)
+
+
+def clear(site: Site, service: SlurmService) -> None:
+    """Delete the site's workers, and wait for the end of their jobs."""
+    for row in site.workers():
+        site.run(f"worker delete --worker-id {row['id']}")
+    wait_until(lambda: not queue(site, service), "no job is left")
 
 
 def test_flavors_come_from_partitions_with_cost_and_eviction(site: Site, slurm_service: SlurmService) -> None:
@@ -154,3 +249,59 @@ def test_a_workflow_from_a_file_runs_on_slurm_without_a_hand_on_it(site: Site, s
     rows = site.tasks(f"--workflow-id {number} --limit 0")
     assert [row["status"] for row in rows] == ["S"] * 6
     wait_until(lambda: not site.workers() and not queue(site, slurm_service), "all workers released", 120)
+
+
+def test_an_ordinary_users_server_runs_its_pilots_as_that_user(scitq_argv: list[str], slurm_service: SlurmService) -> None:
+    # Not in pytest's folder, which every other run of pytest closes to other users.
+    with tempfile.TemporaryDirectory(prefix="scitq-slurm-") as name, ordinary_user("scitqslurm") as user:
+        folder = Path(name)
+        argv = scitq_argv
+        if len(argv) == 1:
+            argv = [shutil.copy2(argv[0], folder / "scitq")]
+        # A rootless podman, were one looked for, would leave a process of its own behind.
+        bare = ["--runtime", "bare"]
+        main = {"conf": slurm_service.conf, "work_dir": f"{name}/pilots", "flavors": tiny(slurm_service), "arguments": bare}
+        file = folder / "who.yaml"
+        file.write_text(WORKFLOW.replace("echo {number}", "echo {number} $(id -u)"))
+        (folder / "pilots").mkdir()
+        site = Site(
+            folder / "site", [*as_user(user), *argv], sections={"providers": {"slurm": {"main": main}}}, worker=QUICK, is_started=False
+        )
+        give(folder, user)
+        open_way(Path(slurm_service.conf))
+        if not IN_CI and not can_run(user, [argv[0], "--version"]):
+            pytest.skip(f"{argv[0]} lies where only its owner may go; try --exe")
+        with site:
+            site.start_server()
+            site.login()
+            wait_until(lambda: "tiny" in site.ok("flavor list --limit 0").out, "the catalogue")
+            site.ok(f"workflow run {file}")
+            wait_until(lambda: [row["status"] for row in site.tasks("--limit 0")] == ["S"] * 6, "all tasks S", 120)
+            uid = str(pwd.getpwnam(user).pw_uid)
+            assert {tuple(site.output(row["id"]).split()) for row in site.tasks("--limit 0")} == {(number, uid) for number in "123"}
+            wait_until(lambda: not site.workers() and not queue(site, slurm_service), "all workers released", 120)
+            assert not list(site.data.glob("providers/slurm.main/*.token"))
+            wait_until(lambda: not list((folder / "pilots").iterdir()), "the pilots' folders are removed")
+
+
+def test_a_task_cut_by_the_walltime_runs_again_without_paying_for_it(ends: Ends) -> None:
+    for name, why in (("known", "(walltime)"), ("hung", "evicted: timeout (TimeLimit)"), ("moved", "(walltime)")):
+        task = ends.tasks[name]
+        wait_until(lambda task=task: ends.newest(task)["status"] == "S", f"the second try of {name}", 150)
+        first = ends.site.show(task)["row"]
+        assert first["status"] == "F"
+        assert why in first["reason"]
+        assert ends.newest(task)["id"] == first["successor_id"], "it was cut once"
+        assert not is_running(ends.marker(name)), "the first try went on"
+
+
+def test_an_allocation_gets_no_task_that_would_outlast_it(ends: Ends) -> None:
+    shown = ends.site.show(ends.tasks["longer than any"])
+    assert shown["row"]["status"] == "P"
+    assert not {"A", "C", "R"} & {change["status"] for change in shown["changes"]}
+    explained = ends.site.ok(f"recruiter explain --recruiter-id {ends.recruiters['known']}").out
+    assert "no flavor that passes the filter can run its pending tasks, which ask for 600 seconds" in explained
+    ends.site.wait_status(ends.tasks["longer than the rest"], "S", 150)
+    row = ends.site.show(ends.tasks["longer than the rest"])["row"]
+    assert row["attempt"] == 1
+    assert row["worker_id"] != ends.site.show(ends.tasks["moved"])["row"]["worker_id"]

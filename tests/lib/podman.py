@@ -8,7 +8,7 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -112,12 +112,12 @@ def ordinary_user(name: str) -> Iterator[str]:
         _missing("the Debian package uidmap")
     with contextlib.suppress(KeyError):
         pwd.getpwnam(name)
-        subprocess.run(["userdel", name], check=False, capture_output=True)
+        subprocess.run(["userdel", "--force", name], check=False, capture_output=True)
     subprocess.run(["useradd", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/bin/sh", name], check=True)
     try:
         yield name
     finally:
-        subprocess.run(["userdel", name], check=False, capture_output=True)
+        subprocess.run(["userdel", "--force", name], check=False, capture_output=True)
 
 
 def as_user(user: str, *groups: int) -> list[str]:
@@ -132,10 +132,21 @@ def give(folder: Path, user: str) -> None:
     entry = pwd.getpwnam(user)
     for path in (folder, *folder.rglob("*")):
         os.chown(path, entry.pw_uid, entry.pw_gid, follow_symlinks=False)
+    open_way(folder)
+
+
+def open_way(folder: Path) -> None:
+    """Make the folders above `folder` passable for everybody."""
     for above in folder.parents:
         mode = above.stat().st_mode
         if not mode & 0o001:
             above.chmod(mode | 0o001)
+
+
+def can_run(user: str, argv: Sequence[str]) -> bool:
+    """Whether `user` may start the program `argv`, from a process of their own."""
+    words = [*as_user(user), "sh", "-c", '"$@" </dev/null >/dev/null 2>&1', "sh", *argv]
+    return subprocess.run(words, check=False, timeout=60).returncode == 0
 
 
 def _missing(what: str) -> None:

@@ -92,7 +92,8 @@ class Agent:
         self._idle: Timer | None = None
         self._heartbeat_s = 5.0
         self._was_ready = False
-        self._ends_s = None if options.seconds_left is None else clock.monotonic_s() + options.seconds_left
+        self._ends_s: float | None = None
+        self._end_timer: Timer | None = None
         self._workers = ThreadPoolExecutor(THREADS, "step")
         self._stats = StatsSampler(options.work_dir)
         around = Surroundings(options.work_dir, hardware.measure(options.work_dir), options.allows_bare)
@@ -125,8 +126,8 @@ class Agent:
         self._loop.before_wait.append(self._flush)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._loop.post(lambda: self._end("stopped")))
-        if self._ends_s is not None:
-            self._loop.after(max(0.0, self._ends_s - clock.monotonic_s() - BEFORE_WALLTIME_S), lambda: self._end("walltime"))
+        if options.seconds_left is not None:
+            self._end_within(options.seconds_left)
         self._loop.after(KEPT_EVERY_S, self._drop_old_kept)
         self._watch_idle()
         self._loop.run()
@@ -225,13 +226,24 @@ class Agent:
     def _answer(self, answer: AgentAnswer) -> None:
         self._link.request(answer, lambda _: None)
 
+    def _end_within(self, seconds_left: float) -> None:
+        """The allocation ends in so long; this agent ends itself before."""
+        left_s = max(0.0, seconds_left - BEFORE_WALLTIME_S)
+        self._ends_s = clock.monotonic_s() + left_s
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        self._end_timer = self._loop.after(left_s, lambda: self._end("walltime"))
+
     def _seconds_left(self) -> float | None:
+        """Until it ends itself, so that what is said to fit has all of it."""
         return None if self._ends_s is None else max(0.0, self._ends_s - clock.monotonic_s())
 
     def _change_settings(self, value: dict[str, Any]) -> None:
         if isinstance(value.get("concurrency"), int):
             self._runner.slots.concurrency = max(0, value["concurrency"])
             self._runner.fill()
+        if isinstance(value.get("seconds_left"), int | float):
+            self._end_within(float(value["seconds_left"]))
 
     # --- the end ---------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,18 @@ def take_back_offers(ctx: Ctx, worker_id: int, reason: str) -> None:
             outcomes.advance(ctx, task, TaskEvent.WORKER_LOST, reason=reason)
 
 
+def part(ctx: Ctx, worker_id: int) -> None:
+    """The agent of a machine was stopped, and not by us: the provider knows whether the machine was taken away.
+
+    What runs is lost when it has answered, or when it does not within the time for silent workers.
+    """
+    for task in tasks.of_worker(ctx.tx, worker_id):
+        if task.status in _NOT_STARTED:
+            outcomes.advance(ctx, task, TaskEvent.WORKER_LOST, reason="worker lost: its agent was stopped")
+    go_offline(ctx, worker_id, "its agent was stopped")
+    ctx.after(lambda: ctx.broker.parted.add(worker_id))
+
+
 def go_offline(ctx: Ctx, worker_id: int, reason: str) -> None:
     """A worker is silent: show it offline, take back what it has not accepted. Its work goes on, as far as we know."""
     worker = workers.get(ctx.tx, worker_id)

@@ -15,10 +15,15 @@ from scitq.broker.store import flavors, jobs, machines, workers
 from scitq.broker.store.machines import StoredMachine
 from scitq.errors import ScitqError
 from scitq.model.flavor import Flavor
+from scitq.protocol.messages.agent import Order
 from scitq.util.units import parse_duration_s
 
 logger = logging.getLogger(__name__)
 _DURATIONS = ("idle_timeout", "release_after", "never_worked_timeout", "offline_timeout", "installing_timeout", "janitor_period")
+_SOON_MS = 2_000
+"""How often a provider is asked what became of a machine whose agent was stopped."""
+_END_MOVED_MS = 45_000
+"""Agents end themselves some seconds before their machines; a larger difference means that the end was moved."""
 _MISSES = 2
 """A machine that the provider does not show so often in a row, while its agent is silent, is gone."""
 
@@ -101,10 +106,14 @@ def update_catalogue(name: str, provider: Provider) -> Later[list[Flavor]]:
 def compare(ctx: Ctx) -> None:
     """The janitor: have every provider that may have machines of ours show them, and compare with the database."""
     period_ms = round(parse_duration_s(ctx.broker.config.worker.janitor_period) * 1000)
-    busy = {machine.provider for machine in machines.live(ctx.tx)}
+    ctx.broker.parted -= {each for each in ctx.broker.parted if each in ctx.broker.sessions or each not in ctx.broker.silent_since}
+    living = machines.live(ctx.tx)
+    busy = {machine.provider for machine in living}
+    asked_soon = {machine.provider for machine in living if machine.worker_id in ctx.broker.parted}
     for name, provider in ctx.broker.providers.items():
         last = ctx.broker.compared_ms.get(name)
-        if last is None or (ctx.now_ms - last >= period_ms and (name in busy or ctx.now_ms - last >= 20 * period_ms)):
+        wait_ms = min(period_ms, _SOON_MS) if name in asked_soon else period_ms if name in busy else 20 * period_ms
+        if last is None or ctx.now_ms - last >= wait_ms:
             ctx.broker.compared_ms[name] = ctx.now_ms
             ctx.background(_find(name, provider, ctx.now_ms))
 
@@ -133,6 +142,8 @@ def _look_at(ctx: Ctx, stored: StoredMachine, shown: Machine | None) -> None:
     if shown is not None and shown.state is not MachineState.GONE:
         if stored.misses or stored.begun_ms is None:
             machines.set_made(ctx.tx, stored.name, shown.provider_id, ctx.now_ms, has_begun=shown.state is not MachineState.QUEUED)
+        setbacks.note_wait(ctx, stored.worker_id, shown)
+        _follow_end(ctx, stored.worker_id, shown)
         return
     if stored.worker_id in ctx.broker.sessions:
         return
@@ -141,6 +152,18 @@ def _look_at(ctx: Ctx, stored: StoredMachine, shown: Machine | None) -> None:
         return
     words = f": {shown.message}" if shown is not None and shown.message else ""
     setbacks.machine_vanished(ctx, stored, words, is_evicted=shown is not None and shown.is_evicted)
+
+
+def _follow_end(ctx: Ctx, worker_id: int, shown: Machine) -> None:
+    """Tell an agent when its provider has moved the end of its machine."""
+    worker = workers.get(ctx.tx, worker_id)
+    if shown.seconds_left is None or worker is None or worker_id not in ctx.broker.sessions:
+        return
+    ends_ms = ctx.now_ms + round(shown.seconds_left * 1000)
+    if worker.ends_ms is None or abs(worker.ends_ms - ends_ms) > _END_MOVED_MS:
+        workers.update(ctx.tx, worker_id, {"ends_ms": ends_ms})
+        workers.record(ctx.tx, worker_id, "end", f"its machine has {shown.seconds_left:.0f} s left", ctx.now_ms)
+        ctx.push_order(worker_id, Order(kind="settings", value={"seconds_left": shown.seconds_left}))
 
 
 def watch(ctx: Ctx) -> None:

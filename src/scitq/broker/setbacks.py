@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scitq.broker import departures
 from scitq.broker.context import Ctx
+from scitq.broker.providers.base import Machine, MachineState
 from scitq.broker.recruit_backoff import after_failure
 from scitq.broker.store import flavors, jobs, machines, recruiters, workers
 from scitq.broker.store.machines import StoredMachine
@@ -29,6 +30,14 @@ def deployment_failed(ctx: Ctx, machine: StoredMachine, error: ScitqError) -> No
         flavors.set_aside(ctx.tx, machine.flavor.key, setback.aside_until_ms, error.message)
     if worker.recruiter_id is not None:
         recruiters.update(ctx.tx, worker.recruiter_id, {"next_try_ms": setback.next_try_ms, "last_error": error.message})
+
+
+def note_wait(ctx: Ctx, worker_id: int, shown: Machine) -> None:
+    """What a machine waits for at its provider is why its worker is still installing."""
+    worker = workers.get(ctx.tx, worker_id)
+    words = shown.message if shown.state is MachineState.QUEUED else ""
+    if worker is not None and worker.status == "installing" and worker.reason != words:
+        workers.set_status(ctx.tx, worker_id, "installing", words)
 
 
 def discard(ctx: Ctx, machine: StoredMachine) -> None:
@@ -73,5 +82,5 @@ def machine_vanished(ctx: Ctx, machine: StoredMachine, words: str, *, is_evicted
         return
     reason = ("evicted" if is_evicted else "its machine is gone") + words
     workers.record(ctx.tx, worker.id, "evicted" if is_evicted else "gone", reason, ctx.now_ms)
-    departures.forget(ctx, worker.id, f"worker lost: {reason}", is_eviction=is_evicted and worker.recruiter_id is not None)
+    departures.forget(ctx, worker.id, f"worker lost: {reason}", is_eviction=is_evicted)
     discard(ctx, machine)

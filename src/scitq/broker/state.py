@@ -87,6 +87,8 @@ class Broker:
         self.have_worked: set[int] = set()
         self.next_update_ms: dict[str, int] = {}
         self.compared_ms: dict[str, int] = {}
+        self.parted: set[int] = set()
+        """Workers whose agents were stopped by somebody else: their providers are asked at once what became of the machines."""
         self.reasons: dict[int, list[str]] = {}
         """What each recruiter did at the last plan, and why."""
         self.rebuild(now_s)

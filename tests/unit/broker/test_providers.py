@@ -13,11 +13,11 @@ from scitq.model.flavor import Flavor
 
 SINFO = """#!/bin/sh
 cat <<END
-main|16|64000|100000|(null)|idle
-main|16|64000|100000|(null)|allocated
-main|64|256000|100000|gpu:a100:4(S:0-1)|idle
-debug|4|8000|1|(null)|mixed
-broken|4|8000|1|(null)|down*
+main|16|64000|100000|(null)|idle|infinite
+main|16|64000|100000|(null)|allocated|infinite
+main|64|256000|100000|gpu:a100:4(S:0-1)|idle|infinite
+debug|4|8000|1|(null)|mixed|30:00
+broken|4|8000|1|(null)|down*|infinite
 END
 """
 

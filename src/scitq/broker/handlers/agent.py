@@ -325,12 +325,14 @@ def goodbye(ctx: Ctx, message: m.AgentGoodbye) -> Done:
     if worker_id is None:
         return Done()
     worker = workers.get(ctx.tx, worker_id)
-    is_eviction = message.reason in {"evicted", "walltime"}
+    if worker is not None and worker.machine and worker.status != "deleting" and message.reason == "stopped":
+        departures.part(ctx, worker_id)
+        return Done()
     reason = "worker lost: its agent ended" + (f" ({message.reason})" if message.reason else "")
     if worker is not None and worker.status == "deleting" and not worker.machine:
         departures.forget(ctx, worker_id, "deleted")
         return Done()
-    departures.lose_tasks(ctx, worker_id, reason, is_eviction=is_eviction and bool(worker and worker.recruiter_id))
+    departures.lose_tasks(ctx, worker_id, reason, is_eviction=message.reason == "walltime")
     departures.go_offline(ctx, worker_id, f"its agent ended {message.reason}".strip())
     return Done()
 

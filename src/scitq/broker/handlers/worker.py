@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 from typing import Any
 
@@ -24,13 +25,16 @@ def _row(reading: Reading, worker: Worker, names: dict[int, str]) -> m.WorkerRow
     seen_ms = worker.seen_ms
     if session is not None:
         seen_ms = round(reading.now_ms - (reading.now_s - session.seen_s) * 1000)
+    ends_ms = worker.ends_ms
+    if live is not None and session is not None:
+        ends_ms = None if math.isinf(live.ends_s) else round(reading.now_ms + (live.ends_s - reading.now_s) * 1000)
     held = dict(live.held) if live else {}
     return m.WorkerRow(
         id=worker.id, name=worker.name, status=worker.status, concurrency=worker.concurrency, prefetch=worker.prefetch,
         addresses=worker.addresses, flavor=worker.flavor, provider=worker.provider, region=worker.region, step_id=worker.step_id,
         host=worker.host, hardware=worker.hardware, runtimes=worker.runtimes, allows_bare=worker.allows_bare,
         is_permanent=worker.is_permanent, scope=worker.scope, owner=names.get(worker.owner_id or 0, ""), reason=worker.reason,
-        version=worker.version, created_ms=worker.created_ms, seen_ms=seen_ms, ends_ms=worker.ends_ms, machine=worker.machine or "",
+        version=worker.version, created_ms=worker.created_ms, seen_ms=seen_ms, ends_ms=ends_ms, machine=worker.machine or "",
         running=sum(1 for place in held.values() if place.is_reserved and not place.is_shipping), held=len(held),
     )  # fmt: skip
 

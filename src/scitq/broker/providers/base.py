@@ -51,7 +51,10 @@ class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
-    """A machine as the provider shows it. `message` is in the provider's own words; `is_evicted`: taken away, not failed."""
+    """A machine as the provider shows it. `message` is in the provider's own words; `is_evicted`: taken away, not failed.
+
+    seconds_left: of a running machine whose provider will end it by itself; None where it will not.
+    """
 
     name: str
     state: MachineState
@@ -59,6 +62,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...] = ()
     message: str = ""
     is_evicted: bool = False
+    seconds_left: float | None = None
 
 
 class QuotaError(ProviderError):

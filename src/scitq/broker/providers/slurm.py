@@ -45,7 +45,8 @@ _STATES = {
     "STAGE_OUT": MachineState.ENDING,
     "COMPLETING": MachineState.ENDING,
 }
-_EVICTED = frozenset({"PREEMPTED", "NODE_FAIL", "REVOKED", "BOOT_FAIL", "TIMEOUT", "DEADLINE"})
+_EVICTED = frozenset({"PREEMPTED", "NODE_FAIL", "REVOKED", "BOOT_FAIL", "TIMEOUT", "DEADLINE", "CANCELLED"})
+"""Taken away by Slurm or by somebody: what runs there did not end it."""
 _NEVER = re.compile(
     r"invalid (partition|account|qos|feature|generic resource)|requested node configuration is not available", re.IGNORECASE
 )
@@ -54,6 +55,8 @@ _PASSED_ON = ("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_ALL", "TZ", "PYTHON
 """Of the server's environment; the rest may hold secrets."""
 _CALL_S = 60.0
 _REGION = "cluster"
+_SPENT_S = 80.0
+"""Of an allocation's time no task gets so much: its agent starts, and ends itself before it is cut off."""
 
 _SCRIPT = """\
 #!/bin/sh
@@ -87,7 +90,8 @@ class SlurmProvider:
         self._executable = settings.text("scitq")
         self._folder = Path(settings.text("folder") or context.folder)
         self._work_dir = settings.text("work_dir")
-        self._time = settings.text("time", "24h")
+        time = settings.text("time", "24h")
+        self._time_s = units.parse_duration_s(time) if time else None
         self._account = settings.text("account")
         self._qos = settings.text("qos")
         self._partitions = settings.texts("partitions")
@@ -100,7 +104,7 @@ class SlurmProvider:
         self._sizes = settings.sections("flavors")
         settings.end()
         self._mark = context.mark
-        self._known: dict[str, tuple[str, dict[str, str]]] = {}
+        self._known: dict[str, tuple[str, dict[str, str], float | None]] = {}
 
     def _call(self, program: str, *arguments: str, data: bytes | None = None) -> bytes:
         argv = [f"{self._bin}/{program}" if self._bin else program, *arguments]
@@ -128,23 +132,27 @@ class SlurmProvider:
 
     def list_flavors(self) -> list[Flavor]:
         """A flavor for each partition and node type, named as the partition when it has one type only; or those of the configuration."""
-        rows = self._call("sinfo", "-h", "-a", "-N", "-o", "%R|%c|%m|%d|%G|%T").decode(errors="replace").splitlines()
+        rows = self._call("sinfo", "-h", "-a", "-N", "-o", "%R|%c|%m|%d|%G|%T|%l").decode(errors="replace").splitlines()
         types: dict[str, set[tuple[float, float, float, str]]] = {}
+        longest: dict[str, float | None] = {}
         for row in rows:
-            partition, cpus, memory, disk, gres, state = row.split("|")
+            partition, cpus, memory, disk, gres, state, limit = row.split("|")
             if (self._partitions and partition not in self._partitions) or state.startswith(("down", "drained", "unknown")):
                 continue
+            limits = [limit_s for limit_s in (self._time_s, _seconds(limit)) if limit_s]
+            longest[partition] = min(limits, default=None)
             types.setdefault(partition, set()).add((_figure(cpus), _figure(memory), _figure(disk), "" if gres == "(null)" else gres))
         flavors = []
-        known: dict[str, tuple[str, dict[str, str]]] = {}
+        known: dict[str, tuple[str, dict[str, str], float | None]] = {}
         for partition, kinds in sorted(types.items()):
             for cpus_n, memory_mib, disk_mib, gres in sorted(kinds):
                 name = (
                     partition if len(kinds) == 1 else f"{partition}-{cpus_n:g}c-{memory_mib / 1024:.0f}g{'-gpu' if 'gpu' in gres else ''}"
                 )
-                flavors.append(self._flavor(name, partition, cpus_n, memory_mib / 1024, disk_mib * 1.048576e-3, gres))
+                flavors.append(self._flavor(name, partition, cpus_n, memory_mib / 1024, disk_mib * 1.048576e-3, gres, longest[partition]))
                 whole = {"nodes": "1", "ntasks": "1", "cpus-per-task": f"{cpus_n:.0f}", "mem": "0"}
-                known[name] = (partition, whole | ({"gres": f"gpu:{flavors[-1].gpus}"} if flavors[-1].gpus else {}))
+                whole |= {"gres": f"gpu:{flavors[-1].gpus}"} if flavors[-1].gpus else {}
+                known[name] = (partition, whole, longest[partition])
         for name, size in self._sizes.items():
             taken = Settings(f"{self.name}.flavors.{name}", size)
             partition = taken.text("partition", self._partitions[0] if self._partitions else "")
@@ -156,12 +164,12 @@ class SlurmProvider:
             taken.end()
             if partition not in types:
                 continue
-            flavors.append(self._flavor(name, partition, cpus_n, mem_gib, disk_gb, gres))
-            known[name] = (partition, wanted)
+            flavors.append(self._flavor(name, partition, cpus_n, mem_gib, disk_gb, gres, longest[partition]))
+            known[name] = (partition, wanted, longest[partition])
         self._known = known
         return flavors
 
-    def _flavor(self, name: str, partition: str, cpus: float, mem_gib: float, disk_gb: float, gres: str) -> Flavor:
+    def _flavor(self, name: str, partition: str, cpus: float, mem_gib: float, disk_gb: float, gres: str, longest_s: float | None) -> Flavor:
         gpus = [part.partition("(")[0].split(":") for part in gres.split(",") if part.startswith("gpu")]
         count = sum(int(part[-1]) if part[-1].isdigit() else 1 for part in gpus)
         models = sorted({part[1] for part in gpus if len(part) > 2 or (len(part) == 2 and not part[1].isdigit())})
@@ -176,7 +184,7 @@ class SlurmProvider:
             gpu=" ".join(models) or ("gpu" if count else ""),
             eviction_percent=_by_name(self._evictions, name, partition, 0.0),
             cost=_by_name(self._costs, name, partition, 0.0),
-            longest_s=units.parse_duration_s(self._time) if self._time else None,
+            longest_s=None if longest_s is None else max(0.0, longest_s - _SPENT_S),
         )
 
     def _directives(self, request: MachineRequest) -> list[str]:
@@ -184,15 +192,15 @@ class SlurmProvider:
             self.list_flavors()
         if request.flavor.name not in self._known:
             raise FlavorUnusableError(f"{self.name}: no partition gives the flavor {request.flavor.name} now")
-        partition, wanted = self._known[request.flavor.name]
+        partition, wanted, longest_s = self._known[request.flavor.name]
         wanted = {"job-name": request.name, "partition": partition, "dependency": "singleton", **wanted}
-        limit = request.time_limit_s or (units.parse_duration_s(self._time) if self._time else 0)
+        limit = request.time_limit_s or (longest_s if self._time_s else 0)
         if limit:
             minutes = max(1, round(limit / 60))
             wanted["time"] = f"{minutes // 1440}-{minutes % 1440 // 60:02d}:{minutes % 60:02d}:00"
         wanted |= {"account": self._account} if self._account else {}
         wanted |= {"qos": self._qos} if self._qos else {}
-        wanted |= {"output": f"{self._folder}/{request.name}.log", "open-mode": "append", "signal": "B:TERM@60"}
+        wanted |= {"output": f"{self._folder}/{request.name}.log", "open-mode": "append"}
         wanted |= {"export": ",".join([*_PASSED_ON, *self._environment])}
         return ["--no-requeue", *[f"--{key}={value}" for key, value in wanted.items()], *self._sbatch]
 
@@ -234,10 +242,10 @@ class SlurmProvider:
         selection = [f"--name={','.join(sorted(names))}"] if names is not None and len(names) <= 200 else []
         if names is not None and not names:
             return []
-        rows = self._call("squeue", "-h", "--me", "-t", "all", "-o", "%i|%j|%T|%r|%N", *selection).decode(errors="replace").splitlines()
+        rows = self._call("squeue", "-h", "--me", "-t", "all", "-o", "%i|%j|%T|%r|%L|%N", *selection).decode(errors="replace").splitlines()
         found: dict[str, Machine] = {}
         for row in rows:
-            job_id, name, state, reason, node = row.split("|", 4)
+            job_id, name, state, reason, left, node = row.split("|", 5)
             if not name.startswith(self._mark) or (names is not None and name not in names):
                 continue
             message = state.lower() + (f" ({reason})" if reason not in {"None", ""} else "")
@@ -250,6 +258,7 @@ class SlurmProvider:
                 addresses=(node,) if node and node != "n/a" else (),
                 message=message,
                 is_evicted=state in _EVICTED,
+                seconds_left=_seconds(left) if state == "RUNNING" else None,
             )
             other = found.get(name)
             if other is None or other.state is MachineState.GONE or machine.state is MachineState.RUNNING:
@@ -280,6 +289,15 @@ class SlurmProvider:
 def _figure(text: str) -> float:
     match = re.match(r"[0-9.]+", text)
     return float(match[0]) if match else 0.0
+
+
+def _seconds(text: str) -> float | None:
+    """A duration as Slurm writes it (`30:00`, `1-12:00:00`); None when it is no end, or no duration."""
+    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
+    if match is None:
+        return None
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
 
 
 def _by_name(figures: Mapping[str, float], name: str, partition: str, default: float) -> float:

@@ -194,7 +194,7 @@ class Order(Reply, frozen=True, kw_only=True):
     """One thing to do.
 
     For an attempt: kill, stop, freeze, thaw, cancel, upload, forget. For the agent: drain, resume, quit, settings
-    (value: concurrency, prefetch), cache_list, cache_clear, check (value: a URI); the last three are answered by
+    (value: concurrency, prefetch, seconds_left of its allocation), cache_list, cache_clear, check (value: a URI); the last three are answered by
     agent.answer with `order_id`.
     """
 
