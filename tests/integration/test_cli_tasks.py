@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import subprocess
-import time
 
 import pytest
 from tests.lib.site import Site, wait_until
@@ -84,6 +83,25 @@ def test_waits_say_how_it_ended(site):
     assert site.show(slow)["row"]["status"] == "F"
     assert site.ok("task create --container bare --command true --wait").id > slow
     assert site.fails("task create --container bare --command false --wait", 10).id
+
+
+def test_a_followed_wait_has_its_timeout(site):
+    task = site.create("echo begun; sleep 300", "--shell sh")
+    wait_until(lambda: "begun" in site.ok(f"task output --id {task}").out, "the first line")
+    ran = site.fails(f"task wait --id {task} --follow --timeout 0.5s", 124)
+    assert ran.out == "begun\n"
+    site.ok(f"task kill --id {task}")
+    assert site.fails(f"task wait --id {task} --follow --timeout 60s", 10).out.startswith("begun\n")
+    assert "no --json" in site.fails(f"task wait --id {task} --follow --json", 2).err
+
+
+def test_output_as_json(site):
+    task = site.create("echo one; echo two >&2; printf 'é\\377'", "--shell sh")
+    site.ok(f"task wait --id {task}")
+    (shown,) = site.ok(f"task output --id {task} --json").json
+    assert shown == {"id": task, "stdout": "one\né\ufffd", "stderr": "two\n", "notes": ""}
+    (last,) = site.ok(f"task output --id {task} --json --tail 1").json
+    assert last["stdout"] == "é\ufffd"
 
 
 def test_waiting_shows_progress_on_a_terminal_only(site):
@@ -240,9 +258,19 @@ def test_what_a_task_used_is_kept(site):
     assert site.wait_status(task, "SF") == "S"
     shown = site.show(task)
     assert shown["use"]["cpu_s"] > 0
-    assert shown["use"]["peak_memory_bytes"] > 30 << 20
+    assert shown["use"]["peak_memory_bytes"] > 60 << 20
     assert "R" in shown["state_ms"]
     assert [change["status"] for change in shown["changes"]][-1] == "S"
+
+
+def test_the_peak_of_a_small_task_is_its_own_and_not_that_of_what_starts_it(site):
+    small, tiny = site.create("sleep 3"), site.create("true")
+    for task in (small, tiny):
+        assert site.wait_status(task, "SF") == "S"
+    assert 0 < site.show(small)["use"]["peak_memory_bytes"] < 16 << 20
+    peak = site.show(tiny)["use"]["peak_memory_bytes"]
+    assert peak is None or peak < 16 << 20
+    assert ("not known" in site.ok(f"task show --id {tiny}").out) == (peak is None)
 
 
 def test_a_task_that_fits_no_worker_says_so(site):
@@ -264,7 +292,7 @@ def test_workers_are_listed_changed_and_drained(site):
     assert site.ok(f"worker events --worker-id {worker} --json").json
     site.ok(f"worker drain --worker-id {worker}")
     task = site.create("true")
-    time.sleep(0.5)
+    assert "draining" in site.ok(f"task explain --id {task}").out
     assert site.status_of(task) == "P"
     site.ok(f"worker resume --worker-id {worker}")
     assert site.wait_status(task, "S") == "S"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tests.lib.site import SOURCE, Shell, Site, clean_environment
@@ -106,6 +107,30 @@ def test_cli_07_json_and_quiet(site):
         site.ok(f"{words} --quiet")
     assert "\x1b" not in site.ok("task list").out
     assert site.ok("--json task list --name jay").json == rows
+
+
+def test_cli_07_quiet_prints_ids_and_nothing_where_there_are_none(site):
+    task = site.create("true", "--hold")
+    assert site.ok(f"task explain --id {task} --quiet").ids == [task]
+    for words in ("ping", "status", "doctor"):
+        assert site.ok(f"{words} --quiet").out == ""
+
+
+def test_cli_07_every_action_ends_in_json_when_asked(site):
+    shell = site.shell("jo", "pw")
+    passwords = ["--old-password-file", "/dev/stdin", "--password-file", str(site.folder / "new")]
+    (site.folder / "new").write_text("pw2")
+    assert shell.ok(["user", "change-password", "--json", *passwords], stdin="pw").json == {"name": "jo"}
+    assert shell.ok("logout --json").json == {"all": False}
+
+
+def test_cli_08_a_full_disk_behind_stdout_is_told_in_words(site):
+    for words in ("task list", "task list --json", "--help", "task create --help", "completion bash"):
+        with Path("/dev/full").open("wb") as full:
+            process = site.start(words, stdout=full)
+            _, err = process.communicate(timeout=60)
+        assert process.returncode == 1, words
+        assert err.decode() == "scitq: stdout can't be written: No space left on device\n"
 
 
 def test_cli_08_a_closed_pipe_is_silent(site):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,14 @@ def _prepare_streams() -> None:
 def _words() -> list[str]:
     """The arguments, decoded as UTF-8 whatever the locale says."""
     return [os.fsencode(word).decode("utf-8", "surrogateescape") for word in sys.argv[1:]]
+
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
+def _forget_stdout() -> None:
+    """What stdout could not take is let go, so that the interpreter does not try it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _unforeseen(error: Exception) -> str:
@@ -69,14 +78,18 @@ def run(words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         status = errors.EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _forget_stdout()
         status = EXIT_BROKEN_PIPE
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else errors.EXIT_FAILED if leaving.code else errors.EXIT_OK
     except Exception as error:
         if os.environ.get("SCITQ_DEBUG"):
             raise
-        print(f"scitq: {_unforeseen(error)}", file=sys.stderr)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            _forget_stdout()
+            print(f"scitq: stdout can't be written: {error.strerror}", file=sys.stderr)
+        else:
+            print(f"scitq: {_unforeseen(error)}", file=sys.stderr)
         status = errors.EXIT_FAILED
     return status
 

@@ -38,7 +38,7 @@ def add_global_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", metavar="FILE", help="scitq.yaml, for serve, agent and config (default: $SCITQ_CONFIG, else the usual places)"
     )
     group.add_argument("--json", action="store_true", help="print JSON")
-    group.add_argument("--quiet", action="store_true", help="print ids only, and no remarks")
+    group.add_argument("--quiet", action="store_true", help="print ids only (nothing where there are none), and no remarks")
 
 
 def load(command: table.Command) -> CommandModule:
@@ -115,6 +115,6 @@ def group_help(path: tuple[str, ...]) -> str:
         lines += ["", "options of every command:"]
         shown = argparse.ArgumentParser(prog="scitq", add_help=False, formatter_class=Formatter, usage=argparse.SUPPRESS)
         add_global_arguments(shown)
+        shown._action_groups[-1].add_argument("--version", action="version", help="show the version and exit (default: no)")
         lines += shown.format_help().splitlines()[2:]
-        lines += ["  --version                   show the version and exit"]
     return "\n".join(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -39,13 +40,19 @@ class Context:
         if not self.out.is_quiet:
             print(f"scitq: {text}", file=sys.stderr)
 
+    def done(self, text: str, **facts: object) -> None:
+        """The end of an action that has no ids to print: a remark, and with --json the facts."""
+        if self.out.is_json:
+            self.out.json(facts)
+        self.note(text)
+
     def warn_of_open(self, file: str) -> None:
         """Say so when others may read a file that holds a secret (contract SRV-6)."""
         try:
-            is_open = os.stat(file).st_mode & 0o077  # noqa: PTH116 - quicker than a Path
+            mode = os.stat(file).st_mode  # noqa: PTH116 - quicker than a Path
         except OSError:
             return
-        if is_open:
+        if stat.S_ISREG(mode) and mode & 0o077:
             self.note(f"warning: {file} holds a secret and can be read by others; chmod 600 it")
 
     def task_ids(self, texts: Sequence[str]) -> list[int]:

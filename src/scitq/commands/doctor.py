@@ -184,10 +184,8 @@ def run(context: Context) -> int:
     out = context.out
     if out.is_json:
         out.json(found)
-    else:
+    elif not out.is_quiet:
         for one in found:
-            if out.is_quiet and one.state == "ok":
-                continue
             out.text(f"{one.state:<8} {one.what:<12} {neutral(one.detail)}")
             if one.advice:
                 out.text(f"{'':<21} -> {one.advice}")

@@ -23,5 +23,5 @@ def run(context: Context) -> int:
     api.call(Logout(is_all=context.options.all), Done)
     if sessions.read(api.address) == api.token or context.options.all:
         sessions.remove(api.address)
-    context.note("all your tokens are revoked" if context.options.all else "the token is revoked")
+    context.done("all your tokens are revoked" if context.options.all else "the token is revoked", all=context.options.all)
     return EXIT_OK

@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from scitq.commands import table
 from scitq.errors import UsageError
@@ -57,6 +57,12 @@ class Parser(argparse.ArgumentParser):
             prog=f"scitq {' '.join(command.path)}", description=command.help, allow_abbrev=False, add_help=False, formatter_class=Formatter
         )
         self.command = command
+
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:  # type: ignore[override] # streams of text are all that comes
+        """As argparse has it, but a stdout that can't be written is an error."""
+        stream = file or sys.stdout
+        stream.write(message)
+        stream.flush()
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError instead of leaving."""

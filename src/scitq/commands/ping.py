@@ -59,9 +59,7 @@ def run(context: Context) -> int:
     out = context.out
     if out.is_json:
         out.json(pinged)
-    elif out.is_quiet:
-        out.text(pinged.version)
-    else:
+    elif not out.is_quiet:
         who = f"{pinged.user} ({pinged.role})" if pinged.user else "not logged in"
         out.fields(
             [

@@ -21,6 +21,8 @@ def run(context: Context) -> int:
     found = context.api().call(RecruiterExplain(id=context.options.id), RecruiterExplained)
     if context.out.is_json:
         context.out.json(found)
+    elif context.out.is_quiet:
+        context.out.ids([context.options.id])
     else:
         for reason in found.reasons:
             context.out.text(reason)

@@ -29,7 +29,6 @@ def run(context: Context) -> int:
         out.json(state)
         return EXIT_OK
     if out.is_quiet:
-        out.text(str(state.pid))
         return EXIT_OK
     others = [server for server in locate.running_servers() if server.pid != state.pid]
     out.fields(

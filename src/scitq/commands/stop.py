@@ -34,12 +34,12 @@ def run(context: Context) -> int:
     api.call(ServerStop(is_draining=context.options.drain), Done)
     context.close()
     if context.options.drain:
-        context.note("the server gives no new tasks, and ends when the last one has left its worker")
+        context.done("the server gives no new tasks, and ends when the last one has left its worker", has_ended=False)
         return EXIT_OK
     deadline = clock.monotonic_s() + context.options.timeout
     while own and locate.process_started(own[0].pid) == own[0].started:
         if clock.monotonic_s() > deadline:
             raise TimedOutError(f"the server (process {own[0].pid}) is still ending after {context.options.timeout:g} s")
         clock.sleep_s(0.05)
-    context.note("the server has ended" if own else "the server ends")
+    context.done("the server has ended" if own else "the server ends", has_ended=bool(own))
     return EXIT_OK

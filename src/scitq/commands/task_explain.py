@@ -21,8 +21,10 @@ def run(context: Context) -> int:
     found = [context.api().call(TaskExplain(id=one), TaskExplained) for one in context.task_ids(context.options.ids)]
     if context.out.is_json:
         context.out.json(found)
+    elif context.out.is_quiet:
+        context.out.ids(explained.id for explained in found)
     else:
         for explained in found:
             for reason in explained.reasons:
-                context.out.text(f"{explained.id} {explained.status}: {reason}" if not context.out.is_quiet else reason)
+                context.out.text(f"{explained.id} {explained.status}: {reason}")
     return EXIT_OK

@@ -44,9 +44,10 @@ def _size(count: float | None) -> str:
 def _use(use: Use | None) -> list[tuple[str, str]]:
     if use is None:
         return []
+    peak = use.peak_memory_bytes
     return [
         ("cpu time", "" if use.cpu_s is None else format_duration(use.cpu_s)),
-        ("peak memory", _size(use.peak_memory_bytes)),
+        ("peak memory", "not known, it ended too soon" if use.cpu_s is not None and not peak else _size(peak)),
         ("read", _size(use.read_bytes)),
         ("written", _size(use.written_bytes)),
         ("downloaded", _size(use.downloaded_bytes)),

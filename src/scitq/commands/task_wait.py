@@ -7,6 +7,7 @@ import argparse
 from scitq.commands import arguments, selection, waiting
 from scitq.commands.context import Context
 from scitq.errors import UsageError
+from scitq.util import clock
 
 EPILOG = "exit status: 0 when all that ended succeeded, 10 when one did not, 124 when the timeout came first"
 
@@ -26,10 +27,13 @@ def run(context: Context) -> int:
     if is_last:
         ranges = [*ranges, *((one, one, 1) for one in context.task_ids(["last"]))]
     if options.follow:
-        if len(ranges) != 1 or ranges[0][0] != ranges[0][1] or options.timeout is not None or context.out.is_json:
-            raise UsageError("--follow prints one task; give one --id, and neither --timeout nor --json")
+        if len(ranges) != 1 or ranges[0][0] != ranges[0][1] or context.out.is_json:
+            raise UsageError("--follow prints the output of one task; give one --id, and no --json")
         from scitq.commands import task_output
 
-        context.options = argparse.Namespace(**vars(options) | {"ids": [str(ranges[0][0])], "stdout": False, "stderr": False, "tail": None})
-        task_output.run(context)
+        context.options = argparse.Namespace(**vars(options) | {"stdout": False, "stderr": False, "tail": None})
+        deadline_s = None if options.timeout is None else clock.monotonic_s() + options.timeout
+        task_output.print_one(context, ranges[0][0], deadline_s)
+        left_s = None if deadline_s is None else max(0.0, deadline_s - clock.monotonic_s())
+        return waiting.wait(context, ranges, timeout_s=left_s)
     return waiting.wait(context, ranges, is_any=options.any, timeout_s=options.timeout)

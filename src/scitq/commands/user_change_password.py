@@ -38,5 +38,5 @@ def run(context: Context) -> int:
         old = terminal.ask("Old password: ", is_secret=True)
     password = terminal.new_password(is_stdin=options.password_stdin, file=options.password_file)
     api.call(UserUpdate(name=user, password=password, old_password=old), Done)
-    context.note(f"the password of {user} is changed")
+    context.done(f"the password of {user} is changed", name=user)
     return EXIT_OK

@@ -31,6 +31,8 @@ def run(context: Context) -> int:
     out = context.out
     if out.is_json:
         out.json(result)
+    elif out.is_quiet:
+        out.ids([context.options.worker_id])
     elif isinstance(result, list) and all(isinstance(entry, dict) for entry in result):
         names = list(result[0]) if result else []
         out.table([[_cell(name, entry.get(name)) for name in names] for entry in result], [Column(name, str) for name in names])

@@ -13,7 +13,7 @@ from scitq.model import lifecycle
 from scitq.model.lifecycle import FINAL, TABLE, TaskEvent, TaskStatus
 from scitq.model.task import NewTask, TaskSpec, Use
 from scitq.protocol.messages import task as m
-from scitq.protocol.messages.agent import LogChunk
+from scitq.protocol.messages.agent import AttemptEvent, LogChunk
 from scitq.protocol.registry import Done
 
 
@@ -288,6 +288,18 @@ def test_a_task_that_will_be_retried_does_not_fail_those_that_wait(desk: Desk) -
     fail(desk, agent)
     assert desk.status(ids[1]) == "W"
     assert desk.show(ids[1]).depends_on == [3]
+
+
+def test_st_01_an_end_never_lies_before_its_start(desk: Desk) -> None:
+    agent = HandAgent(desk)
+    (task_id,) = desk.create()
+    desk.schedule()
+    agent.tell(task_id, "accept", "fetch", "fetched", "start")
+    agent.report(AttemptEvent(task_id, desk.task(task_id).attempt, "ended_well", 5000, exit_status=0))
+    shown = desk.show(task_id)
+    assert shown.row.started_ms == shown.row.ended_ms
+    moments = [change.at_ms for change in shown.changes]
+    assert moments == sorted(moments)
 
 
 def test_cre_15_a_key_gives_the_task_already_made_and_other_content_is_a_conflict(desk: Desk) -> None:

@@ -125,7 +125,7 @@ class BareExecutor:
         status = exited.status if exited.status >= 0 else 128 - exited.status
         use = Use(
             cpu_s=round(exited.cpu_s, 6),
-            peak_memory_bytes=exited.peak_memory_bytes,
+            peak_memory_bytes=exited.peak_memory_bytes or None,
             read_bytes=exited.read_bytes,
             written_bytes=exited.written_bytes,
         )

@@ -87,9 +87,10 @@ class Child:
         self.signal(signal.SIGKILL)
         _, status, used = os.wait4(self.pid, 0)
         self.status = os.waitstatus_to_exitcode(status)
-        # a process made by vfork counts its parent's memory in ru_maxrss: no more than that says nothing about the task
+        # A process made by vfork counts its parent's memory in ru_maxrss: no more than that says nothing about the task,
+        # whose peak is then the largest that was seen while it ran, or not known (0) when it ended before the first look.
         own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        largest = used.ru_maxrss * 1024 if used.ru_maxrss > own or not self.peak_memory_bytes else 0
+        largest = used.ru_maxrss * 1024 if used.ru_maxrss > own else 0
         memory = max(largest, self.peak_memory_bytes)
         self._usage = (used.ru_utime + used.ru_stime, memory, used.ru_inblock * 512, used.ru_oublock * 512)
         self.gone_at_s = clock.monotonic_s()
@@ -174,3 +175,16 @@ def memory_bytes(pids: list[int]) -> int:
             resident, shared = Path(f"/proc/{pid}/statm").read_bytes().split()[1:3]
             pages += int(resident) - int(shared)
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def largest_bytes(pid: int) -> int:
+    """The most that the largest of `pid` and the processes below it has had resident; 0 when none can be seen any more."""
+    most = 0
+    waiting = [pid]
+    while waiting:
+        one = waiting.pop()
+        with suppress(OSError, ValueError, IndexError):
+            after = Path(f"/proc/{one}/status").read_bytes().partition(b"VmHWM:")[2]
+            most = max(most, int(after.split(None, 1)[0]) * 1024)
+            waiting += map(int, Path(f"/proc/{one}/task/{one}/children").read_bytes().split())
+    return most

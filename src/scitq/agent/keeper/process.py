@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import heapq
 import os
 import select
 import signal
@@ -12,7 +13,17 @@ from pathlib import Path
 
 import msgspec
 
-from scitq.agent.keeper.child import KEPT_IN_MEMORY, Child, children_of_all, descendants, holders, marked_pids, memory_bytes, not_started
+from scitq.agent.keeper.child import (
+    KEPT_IN_MEMORY,
+    Child,
+    children_of_all,
+    descendants,
+    holders,
+    largest_bytes,
+    marked_pids,
+    memory_bytes,
+    not_started,
+)
 from scitq.agent.keeper.messages import Command, Exited, Frames, Grown, Kept, Key, Quit, Ready, Release, Signal, Start, encode
 from scitq.util import clock
 
@@ -20,6 +31,8 @@ FLUSH_AFTER_S = 0.02
 """Output younger than this waits in memory, so that a short task's log needs no file."""
 MEMORY_EVERY_S = 0.5
 """How often the memory of children that have a limit is added up."""
+YOUNG_S = (0.02, 0.1, 0.4)
+"""Ages at which the largest process of a young child is looked at, since most tasks end before the first sum."""
 USE_EVERY_S = 2.0
 """How often that of others is, for the record of what they used."""
 LINGER_S = 2.0
@@ -47,6 +60,7 @@ class Keeper:
         self._strays: dict[int, tuple[int, Child]] = {}
         self._alone_since_s = clock.monotonic_s()
         self._limited: set[Child] = set()
+        self._young: list[tuple[float, int, int, Child]] = []
         self._weighed_s = 0.0
         self._had_agent = False
         self._is_quitting = False
@@ -63,6 +77,8 @@ class Keeper:
                 self._flush()
             if self._ending:
                 self._end()
+            if self._young:
+                self._look()
             if self._pids:
                 self._weigh()
             if self._out and self._agent is not None:
@@ -88,9 +104,8 @@ class Keeper:
             return 0.01
         if self._dirty:
             return FLUSH_AFTER_S
-        if self._limited:
-            return MEMORY_EVERY_S
-        return USE_EVERY_S if self._pids else 60.0
+        most_s = MEMORY_EVERY_S if self._limited else USE_EVERY_S if self._pids else 60.0
+        return min(most_s, max(0.001, self._young[0][0] - clock.monotonic_s())) if self._young else most_s
 
     def _handle(self, descriptor: int, events: int) -> None:
         child = self._by_fd.get(descriptor)
@@ -191,6 +206,7 @@ class Keeper:
             return
         self._children[order.key] = child
         self._pids.add(child.pid)
+        heapq.heappush(self._young, (child.started_s + YOUNG_S[0], child.pid, 0, child))
         if child.most_memory_bytes:
             self._limited.add(child)
         for descriptor in (*child.pipes, child.pidfd):
@@ -212,6 +228,17 @@ class Keeper:
         child = self._children.get(key)
         if child is not None and child.exited is not None:
             del self._children[key]
+
+    def _look(self) -> None:
+        """The first looks at children; those that have ended already are dropped."""
+        now_s = clock.monotonic_s()
+        while self._young and self._young[0][0] <= now_s:
+            _, pid, number, child = heapq.heappop(self._young)
+            if child.status is not None:
+                continue
+            child.peak_memory_bytes = max(child.peak_memory_bytes, largest_bytes(pid))
+            if number + 1 < len(YOUNG_S):
+                heapq.heappush(self._young, (child.started_s + YOUNG_S[number + 1], pid, number + 1, child))
 
     def _weigh(self) -> None:
         """Add up the memory of what runs; kill what is over its limit. One look at all processes serves all children."""

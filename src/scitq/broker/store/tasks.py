@@ -149,7 +149,10 @@ def advance(
     attempt, worker, resumes_to, started = task.attempt, task.worker_id, task.resumes_to, task.started_ms
     losses, wish = task.losses, task.wish
     path: list[str] = []
-    for event, at_ms in events:
+    ended = None
+    for event, told_ms in events:
+        # Reports travel at different speeds: by the broker's clock an end may seem to lie before a start told earlier.
+        at_ms = max(told_ms, started or 0)
         before, status = status, lifecycle.after(status, event)
         path.append(f"{status.value}{max(0, now_ms - at_ms)}")
         if event is TaskEvent.ASSIGN:
@@ -161,13 +164,14 @@ def advance(
             worker, started, wish = None, None, ""
         elif status is TaskStatus.RUNNING and before is TaskStatus.ON_HOLD:
             started = at_ms
+        elif status in FINAL:
+            ended = at_ms
         if status is TaskStatus.SUSPENDED:
             resumes_to = before.value
         if event in {TaskEvent.FREEZE, TaskEvent.RESUME_RUNNING} or status in FINAL:
             wish = ""
     if task.status in {TaskStatus.UPLOADING, TaskStatus.UPLOADING_FAILED}:
         cause = cause or task.cause
-    ended = events[-1][1] if status in FINAL else None
     tx.execute(
         "UPDATE task SET status = ?1, attempt = ?2, worker_id = ?3, resumes_to = ?4, started_ms = ?5, losses = ?6, changed_ms = ?7, ended_ms = ?8,"
         " reason = CASE WHEN ?9 = '' AND status IN ('U', 'V') THEN reason ELSE ?9 END, cause = ?10, wish = ?11,"
