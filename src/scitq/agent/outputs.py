@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from scitq.storage.base import Cancel
+
 _IN_CONTAINER: Final = "/output"
 _MOST_LINKS: Final = 40
 _MOST_WARNINGS: Final = 100
+_MOST_COPIES: Final = 100_000
+"""Names that come through links to folders: ten folders of ten links to the next one would make ten thousand millions."""
 File = tuple[Path, str, int]
 """Real path on this disk, key below the output folder, bytes."""
 
@@ -25,6 +29,7 @@ class Outputs:
     warnings: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     dropped_warnings: int = 0
+    copies: int = 0
 
     def warn(self, text: str) -> None:
         """Add a warning; after a hundred they are only counted."""
@@ -34,69 +39,112 @@ class Outputs:
             self.dropped_warnings += 1
 
 
-def walk(root: Path) -> Outputs:
+def walk(root: Path, cancel: Cancel | None = None) -> Outputs:
     """Everything in the folder `root`, as a task left it: links inside give their content, all else that is no file a warning."""
     found = Outputs()
-    _walk(os.path.realpath(root), "", "", (), found)
+    top, token = os.path.realpath(root), cancel or Cancel()
+    waiting = [_Item("", "", None)]
+    while waiting:
+        token.check()
+        item = waiting.pop()
+        folder = item if not item.shown else _take(top, item, found)
+        if folder is not None:
+            waiting += reversed(_children(top, folder, found))
+    _refuse_doubles(found)
     found.files.sort(key=lambda file: file[1])
     if found.dropped_warnings:
         found.warnings.append(f"{found.dropped_warnings} more warnings like these")
     return found
 
 
-def _walk(root: str, real: str, shown: str, above: tuple[str, ...], found: Outputs) -> None:
-    """real: the folder's path below `root` without links; shown: the name under which it is uploaded."""
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """real: the path below the root, without links once it was looked at; shown: the name under which it is uploaded.
+
+    above: the folder that it was found in; is_copy: it was reached through a link to a folder.
+    """
+
+    real: str
+    shown: str
+    above: _Item | None
+    is_copy: bool = False
+
+    def is_within(self, real: str) -> bool:
+        """Whether the folder `real` was passed on the way here."""
+        folder = self.above
+        while folder is not None and folder.real != real:
+            folder = folder.above
+        return folder is not None
+
+
+def _children(root: str, folder: _Item, found: Outputs) -> list[_Item]:
     try:
-        names = sorted(_names(os.path.join(root, real)))  # noqa: PTH118 - texts
+        names = sorted(_names(os.path.join(root, folder.real)))  # noqa: PTH118 - texts
     except OSError as error:
-        found.failures.append(f"/output/{shown}: {error.strerror}")
-        return
-    for name in names:
-        _take(root, _below(real, name), _below(shown, name), (*above, real), found)
+        found.failures.append(f"/output/{folder.shown}: {error.strerror}")
+        return []
+    return [_Item(_below(folder.real, name), _below(folder.shown, name), folder, folder.is_copy) for name in names]
 
 
-def _take(root: str, real: str, shown: str, above: tuple[str, ...], found: Outputs) -> None:
-    label = f"/output/{shown}"
+def _take(root: str, item: _Item, found: Outputs) -> _Item | None:
+    """Note what `item` is; returns it when it is a folder to look into."""
+    label, real, is_copy = f"/output/{item.shown}", item.real, item.is_copy
     try:
         kind = os.lstat(f"{root}/{real}")
         if stat.S_ISLNK(kind.st_mode):
             target = resolve_link(root, real)
             if target is None:
                 found.warn(f"{label} is a link to the outside and is left out ({_target_of(root, real)})")
-                return
+                return None
             real = target
             kind = os.lstat(f"{root}/{real}" if real else root)
+            is_copy = is_copy or stat.S_ISDIR(kind.st_mode)
     except FileNotFoundError:
         found.warn(f"{label} is a link to nothing and is left out")
-        return
+        return None
     except OSError as error:
         found.failures.append(f"{label}: {error.strerror}")
-        return
+        return None
+    found.copies += is_copy
+    if found.copies > _MOST_COPIES:
+        if found.copies == _MOST_COPIES + 1:
+            found.failures.append(f"{label}: links to folders make more than {_MOST_COPIES} names of what is there once")
+        return None
     if stat.S_ISDIR(kind.st_mode):
-        if real in above:
-            found.warn(f"{label} is a link to a folder that holds it and is left out")
-        else:
-            _walk(root, real, shown, above, found)
+        if not item.is_within(real):
+            return _Item(real, item.shown, item.above, is_copy)
+        found.warn(f"{label} is a link to a folder that holds it and is left out")
     elif not stat.S_ISREG(kind.st_mode):
         found.warn(f"{label} is {_kind_name(kind.st_mode)} and is left out")
     else:
-        key = _as_key(shown)
-        if key != shown:
-            found.warn(f"the name of {label!r} is no UTF-8 and is uploaded as {key!r}")
-        path = Path(root) / real
-        if not os.access(path, os.R_OK):
-            with suppress(OSError):
-                path.chmod(stat.S_IMODE(kind.st_mode) | 0o400)
-        found.files.append((path, key, kind.st_size))
+        _add_file(Path(root) / real, item.shown, kind, found)
+    return None
+
+
+def _add_file(path: Path, shown: str, kind: os.stat_result, found: Outputs) -> None:
+    key = _as_key(shown)
+    if key != shown:
+        found.warn(f"the name of {f'/output/{shown}'!r} is no UTF-8 and is uploaded as {key!r}")
+    if not os.access(path, os.R_OK):
+        with suppress(OSError):
+            path.chmod(stat.S_IMODE(kind.st_mode) | 0o400)
+    found.files.append((path, key, kind.st_size))
+
+
+def _refuse_doubles(found: Outputs) -> None:
+    """Fail, rather than upload one over the other, what a name that is no UTF-8 shares with a name that looks like its key."""
+    keys: set[str] = set()
+    for _path, key, _size in found.files:
+        if key in keys:
+            found.failures.append(f"/output/{key}: two files would be uploaded by this name")
+        keys.add(key)
 
 
 def _names(folder: str) -> Iterator[str]:
     """Names in a folder of ours that the task may have closed to us."""
-    try:
-        return iter(os.listdir(folder))  # noqa: PTH208 - names are wanted
-    except PermissionError:
+    if not os.access(folder, os.R_OK | os.X_OK):
         Path(folder).chmod(0o700)
-        return iter(os.listdir(folder))  # noqa: PTH208 - names alone, quickly
+    return iter(os.listdir(folder))  # noqa: PTH208 - names alone, quickly
 
 
 def resolve_link(root: str, link: str) -> str | None:

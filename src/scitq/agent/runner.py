@@ -83,7 +83,7 @@ class Runner(Upkeep):
     def _fetch(self, attempt: Attempt) -> bool:
         """In a thread: bring all that the task needs. True when its results are there already."""
         spec, cancel, data = attempt.assignment.spec, attempt.cancel, self.around.data
-        if spec.skip_if_exists and ship.is_complete(attempt.assignment, data):
+        if spec.skip_if_exists and ship.is_complete(attempt.assignment, data, cancel):
             return True
         attempt.folders.make()
         executor = self.executor_of(attempt)

@@ -9,8 +9,9 @@ from typing import Final, Self
 from scitq.errors import UsageError
 
 WEB_SCHEMES: Final = frozenset({"http", "https"})
+MAX_NAME_BYTES: Final = 255
 _SCHEME = re.compile(r"[\w.+@-](?:[\w.+@ -]*[\w.+@-])?")
-_ESCAPED_BAR = re.compile("%7c", re.IGNORECASE)
+_ESCAPED_BAR = re.compile("%((?:25)*)(7c)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Uri:
     """`scheme://bucket/path|action…`, taken apart.
 
     scheme: the name of an entry of scitq.yaml's `rclone` section, or a built-in one.
-    path: all between `://` and the first `|`, bucket included, `%7C` read as `|`; every other character stands for itself.
+    path: all between `://` and the first `|`, bucket included, `%7C` read as `|` and `%257C` as `%7C`; every other character
+    stands for itself. A web address is kept as it is written, for its servers read the escapes.
     """
 
     scheme: str
@@ -69,7 +71,7 @@ class Uri:
         if not _SCHEME.fullmatch(scheme):
             raise UsageError(f"{text!r}: {scheme!r} can't be the name of a storage")
         path, *words = rest.split("|")
-        path = _unescape(path)
+        path = path if scheme in WEB_SCHEMES else _unescape(path)
         _check_path(text, scheme, path, may_be_root)
         return cls(scheme, path, tuple(_parse_action(text, word) for word in words))
 
@@ -123,7 +125,7 @@ class Uri:
     @property
     def location(self) -> str:
         """The URI without its actions, as written."""
-        return f"{self.scheme}://{_escape(self.path)}"
+        return f"{self.scheme}://{self.path if self.scheme in WEB_SCHEMES else _escape(self.path)}"
 
     def __str__(self) -> str:
         return "|".join([self.location, *map(str, self.actions)])
@@ -183,6 +185,8 @@ def _parse_action(text: str, word: str) -> Action:
         raise UsageError(f"{text!r}: mv: needs the name of a folder")
     if ".." in parts:
         raise UsageError(f"{text!r}: mv: may not use ..")
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in parts):
+        raise UsageError(f"{text!r}: mv: has a name longer than the {MAX_NAME_BYTES} bytes that disks allow")
     return Move("/".join(parts))
 
 
@@ -196,8 +200,9 @@ def _require_encodable(text: str) -> None:
 
 
 def _escape(text: str) -> str:
-    return text.replace("|", "%7C")
+    return _ESCAPED_BAR.sub(r"%25\1\2", text).replace("|", "%7C")
 
 
 def _unescape(text: str) -> str:
-    return _ESCAPED_BAR.sub("|", text)
+    """The inverse of `_escape`; a name that holds `%7C` itself must not become another name's."""
+    return _ESCAPED_BAR.sub(lambda found: f"%{found[1][2:]}{found[2]}" if found[1] else "|", text)

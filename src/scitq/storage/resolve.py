@@ -6,10 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from scitq.errors import SourceMissingError, StorageError
-from scitq.model.uri import WEB_SCHEMES, Uri, name_matches
+from scitq.model.uri import MAX_NAME_BYTES, WEB_SCHEMES, Uri, name_matches
 from scitq.storage.base import Cancel, Entry, Storage
-
-MAX_NAME_BYTES = 255
 
 
 @dataclass(frozen=True, slots=True)

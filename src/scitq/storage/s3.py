@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from scitq.errors import SourceMissingError, StorageError
 from scitq.storage.base import Cancel, Entry, Progress, Readable, ignore_progress
@@ -13,6 +15,9 @@ from scitq.storage.s3_config import S3Config
 from scitq.storage.s3_download import Download
 from scitq.storage.s3_upload import Upload, abort_multipart, require_object_key
 from scitq.storage.transfer import OneByOne, with_retries
+
+_NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+"""What XML can't hold, so that a key with it can't be one of a batch."""
 
 
 class S3Storage(OneByOne):
@@ -93,8 +98,10 @@ class S3Storage(OneByOne):
             by_bucket.setdefault(bucket, []).append(inner)
         cancel = Cancel()
         for bucket, inner_keys in by_bucket.items():
-            for start in range(0, len(inner_keys), 1000):
-                batch = inner_keys[start : start + 1000]
+            batches = [[key] for key in inner_keys if _NOT_XML.search(key)]
+            fit = [key for key in inner_keys if not _NOT_XML.search(key)]
+            batches += [fit[start : start + 1000] for start in range(0, len(fit), 1000)]
+            for batch in batches:
                 # The defaults bind the values of this turn of the loop, which mypy does not follow.
                 with_retries(lambda bucket=bucket, batch=batch: self._delete(bucket, batch, cancel), cancel=cancel)  # type: ignore[misc]
 

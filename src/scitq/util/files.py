@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from scitq.errors import ScitqError
 
@@ -64,24 +65,65 @@ def is_private(path: Path) -> bool:
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a file, link or folder with all in it, read-only folders included; what is absent is fine."""
+    """Delete a file, link or folder with all in it, read-only and very deep folders included; what is absent is fine.
+
+    Folders are moved up to the first level before they are emptied: what a task nested deeper than any path may be long goes too.
+    """
     if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
         return
+    _allow(path)
+    top = os.open(path, _FOLDER)
+    try:
+        while names := os.listdir(top):  # noqa: PTH208 - of an open folder
+            for name in names:
+                _remove_below(top, name)
+    finally:
+        os.close(top)
+    with suppress(FileNotFoundError):
+        path.rmdir()
 
-    def allow_and_retry(_function: object, name: str, _error: object) -> None:
-        parent = Path(name).parent
-        for folder in (parent, Path(name)):
-            if folder.is_dir() and not folder.is_symlink():
-                folder.chmod(0o700)
-        if Path(name).is_dir() and not Path(name).is_symlink():
-            shutil.rmtree(name, ignore_errors=True)
-        else:
-            Path(name).unlink(missing_ok=True)
 
-    shutil.rmtree(path, onerror=allow_and_retry)
-    if path.exists():
-        shutil.rmtree(path)
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def _remove_below(top: int, name: str) -> None:
+    """Delete `name` in the open folder `top`; the folders in it are now in `top`, by names of ours."""
+    if _unlink(name, top):
+        return
+    try:
+        _allow(Path(f"/proc/self/fd/{top}/{name}"))
+        folder = os.open(name, _FOLDER, dir_fd=top)
+    except FileNotFoundError:
+        return
+    try:
+        for child in os.listdir(folder):  # noqa: PTH208 - as above
+            if not _unlink(child, folder):
+                with suppress(FileNotFoundError):
+                    _allow(Path(f"/proc/self/fd/{folder}/{child}"))
+                    os.rename(child, f".{secrets.token_hex(12)}", src_dir_fd=folder, dst_dir_fd=top)
+    finally:
+        os.close(folder)
+    with suppress(FileNotFoundError):
+        os.rmdir(name, dir_fd=top)
+
+
+def _unlink(name: str, folder: int) -> bool:
+    """Delete a file or link in an open folder; False when `name` is a folder."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return True
+    except IsADirectoryError:
+        return False
+    return True
+
+
+def _allow(folder: Path) -> None:
+    """Take the right to change what is in a folder of ours, where it is missing."""
+    found = folder.lstat()
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_IRWXU != stat.S_IRWXU and found.st_uid == os.geteuid():
+        folder.chmod(0o700)
 
 
 def free_bytes(path: Path) -> int:

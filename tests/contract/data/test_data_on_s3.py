@@ -212,7 +212,7 @@ def test_skip_if_exists_on_s3(make):
     (folders.output / "r").write_bytes(b"result")
     spec = {"output": f"{worker.base}/skip", "skip_if_exists": True}
     task = Assignment(task_id=1, attempt=1, spec=TaskSpec(container="alpine", command="true", **spec))
-    assert not ship.is_complete(task, worker.context)
+    assert not ship.is_complete(task, worker.context, Cancel())
     worker.ship(folders, **spec)
-    assert ship.is_complete(task, worker.context)
+    assert ship.is_complete(task, worker.context, Cancel())
     assert set(worker.stored("skip/")) == {"r", ".scitq-complete.json"}

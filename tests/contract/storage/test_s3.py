@@ -222,6 +222,15 @@ def test_listings_have_any_number_of_pages_and_no_folder_markers(s3, s3_service,
         resolve(s3, Uri.parse(f"s3://{base}many/"))
 
 
+def test_delete_takes_names_that_no_xml_can_hold_along_with_others(s3, base, tmp_path):
+    (tmp_path / "x").write_bytes(b"1")
+    keys = [base + name for name in ("a", "b", "c\x01", "\x1fd", "line\nbreak\ttab\rreturn", "<&>\"'")]
+    for key in keys:
+        s3.upload(tmp_path / "x", key)
+    s3.delete(keys)
+    assert [key for key in keys if s3.stat(key)] == []
+
+
 def test_names_that_no_object_can_have_are_refused(s3, base, tmp_path):
     (tmp_path / "x").write_bytes(b"x")
     for key in (base, BUCKET, base + "n" * 1100, base + "\udcff"):

@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 from pathlib import Path
@@ -94,6 +95,16 @@ def test_unt_01_zip_keeps_modes_links_and_folders(tmp_path):
     assert act(tmp_path, {"x.zip": data}) == {"bin/run": b"#!", "link": "bin/run", "dos/x.txt": b"w", "plain": b"p"}
     assert mode_of(tmp_path, "bin/run") == 0o755
     assert (tmp_path / "work" / "data.0" / "folder").is_dir()
+
+
+def test_res_03_programs_in_a_zip_that_tells_no_modes_become_executable(tmp_path):
+    members = [zipfile.ZipInfo(name) for name in ("dos\\run", "dos\\text", "unix")]
+    for info in members[:2]:
+        info.create_system, info.external_attr = 0, 0x20
+    members[2].external_attr = 0o640 << 16
+    act(tmp_path, {"x.zip": make_zip(zip(members, (b"#!/bin/sh\n", b"text", b"#!/bin/sh\n"), strict=True))})
+    modes = [(tmp_path / "work/data.0" / name).stat().st_mode & 0o777 for name in ("dos/run", "dos/text", "unix")]
+    assert modes == [0o755, 0o644, 0o640]
 
 
 def test_unt_03_a_member_with_the_archives_own_name_survives(tmp_path):
@@ -213,6 +224,26 @@ def test_unt_06_encrypted_zip_is_told(tmp_path):
         data[data.index(signature) + offset] |= 1
     with pytest.raises(StorageError, match="encrypted"):
         act(tmp_path, {"x.zip": bytes(data)})
+
+
+def test_unt_06_a_zip_whose_members_share_their_bytes_is_refused_before_anything_is_written(tmp_path):
+    data = make_zip([("a", os.urandom(100_000))])
+    start = data.index(b"PK\x01\x02")
+    end = data.index(b"PK\x05\x06")
+    entry = data[start:end]
+    entries = b"".join(entry.replace(b"a", bytes([letter]), 1) for letter in range(97, 107))
+    tail = struct.pack("<4sHHHHIIH", b"PK\x05\x06", 0, 0, 10, 10, len(entries), start, 0)
+    with pytest.raises(StorageError, match="over each other"):
+        act(tmp_path, {"x.zip": data[:start] + entries + tail})
+    assert not [path for path in (tmp_path / "work").rglob("*") if path.is_file() and path.name != "x.zip"]
+
+
+def test_unt_06_of_several_files_the_bad_one_is_named(tmp_path):
+    good = make_tar(member("x", b"1"))
+    with pytest.raises(StorageError, match=r"b/bad\.tar is no archive"):
+        act(tmp_path / "1", {"a.tar": good, "b/bad.tar": b"text"})
+    with pytest.raises(StorageError, match=r"\|gunzip: y is not compressed"):
+        act(tmp_path / "2", {"x.gz": gzip.compress(b"1"), "y": b"text"}, "gunzip")
 
 
 def test_unt_06_bombs_stop_at_the_limits(tmp_path):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
+import tempfile
 import threading
 from pathlib import Path
 
 import pytest
 
+from scitq.agent import outputs
 from scitq.agent.folders import DataContext, TaskFolders
 from scitq.agent.steps import ship
 from scitq.errors import CancelledError, StorageError
 from scitq.model.task import TaskSpec
 from scitq.protocol.messages.agent import Assignment
 from scitq.storage.base import Cancel
+from scitq.util import files
 
 
 class Worker:
@@ -38,7 +41,7 @@ class Worker:
         return ship.ship(self.assignment(**spec), self.folders, self.context, progress, cancel or Cancel(), succeeded)
 
     def is_complete(self, **spec):
-        return ship.is_complete(self.assignment(skip_if_exists=True, **spec), self.context)
+        return ship.is_complete(self.assignment(skip_if_exists=True, **spec), self.context, Cancel())
 
     def stored(self, folder="b/out"):
         root = self.target / folder
@@ -142,6 +145,26 @@ def test_out_07_closed_files_and_folders_of_ours_are_uploaded(worker):
     assert worker.stored() == {"d/x": b"1"}
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="root puts on the rights of another user")
+def test_out_07_a_folder_that_may_be_read_but_not_entered_is_opened_again():
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:  # which every user may enter
+        out = Path(folder)
+        (out / "d").mkdir()
+        (out / "d/x").write_bytes(b"1")
+        (out / "d").chmod(0o444)
+        for path in (out, out / "d", out / "d/x"):
+            os.chown(path, 12345, 12345)
+        child = os.fork()
+        if not child:
+            try:
+                os.setgid(12345)
+                os.setuid(12345)
+                os._exit([file[1] for file in outputs.walk(out).files] != ["d/x"])
+            finally:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+
+
 def test_out_09_one_that_fails_does_not_hide_the_others_and_the_files_stay(worker):
     for name in "abc":
         (worker.out / name).write_bytes(name.encode())
@@ -159,6 +182,35 @@ def test_names_that_are_no_utf8_are_uploaded_escaped_with_a_warning(worker):
     (worker.out / os.fsdecode(b"caf\xe9")).write_bytes(b"1")
     assert "caf%E9" in worker.ship().warnings[0]
     assert worker.stored() == {"caf%E9": b"1"}
+    (worker.out / "caf%E9").write_bytes(b"2")
+    with pytest.raises(StorageError, match="two files"):
+        worker.ship()
+
+
+def test_out_02_a_tree_deeper_than_recursion_goes(worker):
+    here = os.open(worker.out, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("x", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+    found = outputs.walk(worker.out)
+    assert ([file[1] for file in found.files], found.failures) == (["d/" * 1200 + "x"], [])
+    files.remove_tree(worker.out)
+    assert not worker.out.exists()
+
+
+def test_out_08_links_that_multiply_what_is_there_end_in_an_error(worker, monkeypatch):
+    monkeypatch.setattr(outputs, "_MOST_COPIES", 1000)
+    for level in range(7):
+        (worker.out / f"l{level}").mkdir()
+        for link in range(10):
+            (worker.out / f"l{level}" / str(link)).symlink_to(f"../l{level + 1}")
+    (worker.out / "l7").mkdir()
+    with pytest.raises(StorageError, match="links to folders make more than"):
+        worker.ship()
 
 
 def test_a_cancelled_upload_stops(worker):
@@ -178,7 +230,7 @@ def test_skip_if_exists_believes_only_a_mark_written_last_and_the_files_it_names
     assert not worker.is_complete(**spec)
     worker.ship(skip_if_exists=True, **spec)
     assert worker.is_complete(**spec)
-    assert not ship.is_complete(worker.assignment(**spec), worker.context)
+    assert not ship.is_complete(worker.assignment(**spec), worker.context, Cancel())
     (worker.target / "b/pub/x").write_bytes(b"1")
     assert not worker.is_complete(**spec)
     (worker.target / "b/pub/x").unlink()
@@ -187,6 +239,13 @@ def test_skip_if_exists_believes_only_a_mark_written_last_and_the_files_it_names
         worker.ship(skip_if_exists=True, **spec)
     assert not worker.is_complete(publish="st://b/pub")
     assert worker.is_complete(output="st://b/out")
+    (worker.out / "x").write_bytes(b"34")
+    worker.ship(succeeded=False, output="st://b/out")
+    assert not worker.is_complete(output="st://b/out")
+    worker.ship(skip_if_exists=True, output="st://b/out")
+    assert worker.is_complete(output="st://b/out")
+    worker.ship(succeeded=False, skip_if_exists=True, output="st://b/out")
+    assert not worker.is_complete(output="st://b/out")
 
 
 def test_many_files_go(worker):

@@ -46,8 +46,10 @@ def _apply_one(step: Untar | Gunzip, folder: Path, target: Path, meter: Meter) -
     unpacking = folder.with_name(f"{target.name}.unpack")
     merged: dict[str, str] = {}
     target.mkdir()
-    for number, relative in enumerate(sorted(files_below(folder))):
+    names = sorted(files_below(folder))
+    for number, relative in enumerate(names):
         packed = folder / relative
+        meter.look_at(relative if len(names) > 1 else "")
         parent = os.path.dirname(relative)  # noqa: PTH120 - relative texts, not paths
         if isinstance(step, Gunzip):
             name = os.path.join(parent, unzipped_name(os.path.basename(relative)))  # noqa: PTH118, PTH119 - as above
@@ -58,6 +60,7 @@ def _apply_one(step: Untar | Gunzip, folder: Path, target: Path, meter: Meter) -
         unpacking.mkdir(exist_ok=True)
         content_folder = unpacking / str(number)
         extract(packed, content_folder, meter)
+        meter.look_at("")
         for inner in everything_below(content_folder):
             _claim(merged, os.path.join(parent, inner), relative, meter, content_folder / inner)  # noqa: PTH118 - as above
         merge(content_folder, target / parent)
@@ -73,20 +76,25 @@ def _claim(merged: dict[str, str], name: str, source: str, meter: Meter, path: P
 
 def merge(source: Path, target: Path) -> None:
     """Move everything in the folder `source` into `target` (made if missing), folders merged; names are known not to collide."""
-    target.mkdir(parents=True, exist_ok=True)
-    with os.scandir(source) as children:
-        found = list(children)
-    for child in found:
-        aim = target / child.name
-        if child.is_dir(follow_symlinks=False) and os.path.lexists(aim):
-            if aim.is_symlink() or not aim.is_dir():
-                raise StorageError(f"the folder {child.name!r} and another file or link have the same name")
-            merge(Path(child.path), aim)
-        elif os.path.lexists(aim):
-            raise StorageError(f"{child.name!r} comes twice")
-        else:
-            Path(child.path).rename(aim)
-    source.rmdir()
+    waiting, emptied = [(source, target)], []
+    while waiting:
+        folder, aim = waiting.pop()
+        aim.mkdir(parents=True, exist_ok=True)
+        emptied.append(folder)
+        with os.scandir(folder) as children:
+            found = list(children)
+        for child in found:
+            there = aim / child.name
+            if child.is_dir(follow_symlinks=False) and os.path.lexists(there):
+                if there.is_symlink() or not there.is_dir():
+                    raise StorageError(f"the folder {child.name!r} and another file or link have the same name")
+                waiting.append((Path(child.path), there))
+            elif os.path.lexists(there):
+                raise StorageError(f"{child.name!r} comes twice")
+            else:
+                Path(child.path).rename(there)
+    for folder in reversed(emptied):
+        folder.rmdir()
 
 
 def files_below(folder: Path) -> Iterator[str]:

@@ -34,7 +34,8 @@ class Meter:
     """
 
     def __init__(self, uri: str, limits: Limits, cancel: Cancel, room: Callable[[int], None] = no_room_asked) -> None:
-        self.uri, self._limits, self._cancel, self._room = uri, limits, cancel, room
+        self.uri = self._source = uri
+        self._limits, self._cancel, self._room = limits, cancel, room
         self.files = 0
         self.bytes = 0
         self._packed = 0
@@ -43,6 +44,10 @@ class Meter:
     def begin(self, packed_bytes: int) -> None:
         """A further archive of this source, of `packed_bytes` on disk."""
         self._packed += packed_bytes
+
+    def look_at(self, name: str) -> None:
+        """Name this one of several files in messages; none when empty."""
+        self.uri = f"{self._source}: {name}" if name else self._source
 
     def add_file(self) -> None:
         """One member more, of whatever type."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import tarfile
 import zipfile
@@ -111,10 +112,14 @@ def _extract_member(tar: tarfile.TarFile, member: tarfile.TarInfo, staging: Stag
         raise StorageError(f"{meter.uri}: the archive is refused: its member {member.name!r} is a device, a FIFO or of an unknown type")
 
 
-def _copy(source: IO[bytes], target: Any, meter: Meter) -> None:  # noqa: ANN401 - a raw file
+def _copy(source: IO[bytes], target: Any, meter: Meter) -> bytes:  # noqa: ANN401 - a raw file
+    """Copy all; returns the first bytes."""
+    head = b""
     while chunk := source.read(_CHUNK):
+        head = head or chunk[:4]
         meter.add_bytes(len(chunk))
         write_all(target, chunk)
+    return head
 
 
 def write_all(target: Any, data: bytes) -> None:  # noqa: ANN401 - a raw file
@@ -127,6 +132,8 @@ def write_all(target: Any, data: bytes) -> None:  # noqa: ANN401 - a raw file
 def _extract_zip(archive: Path, staging: Staging, meter: Meter) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
+            if sum(member.compress_size for member in opened.infolist()) > content.file_size(archive):
+                raise StorageError(f"{meter.uri}: the archive is refused: its members lie over each other, as only in an attack")
             for member in opened.infolist():
                 meter.add_file()
                 _extract_zipped(opened, member, staging, meter)
@@ -150,6 +157,8 @@ def _extract_zipped(opened: zipfile.ZipFile, member: zipfile.ZipInfo, staging: S
         staging.symlink(name, opened.read(member).decode(errors="surrogateescape"))
     elif kind in {0, stat.S_IFREG}:
         with opened.open(member) as source, staging.file(name, stat.S_IMODE(mode) or 0o644) as file:
-            _copy(source, file, meter)
+            head = _copy(source, file, meter)
+            if not mode and content.is_program(head):  # no mode is known, as in an object store (RES-3)
+                os.fchmod(file.fileno(), 0o755)
     else:
         raise StorageError(f"{meter.uri}: the archive is refused: its member {name!r} is a device, a FIFO or of an unknown type")

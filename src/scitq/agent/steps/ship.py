@@ -43,7 +43,7 @@ def ship(
     targets = _targets(spec, succeeded)
     if not targets:
         return Shipped(0, [])
-    found = outputs.walk(folders.output)
+    found = outputs.walk(folders.output, cancel)
     if spec.skip_if_exists:
         found.files = [file for file in found.files if file[1] != manifest.NAME]
     storages = open_storages(context)
@@ -52,8 +52,8 @@ def ship(
     failures = list(found.failures)
     uploaded = 0
     for target in targets:
-        marks = spec.skip_if_exists and succeeded
-        sent, failed = _upload(assignment.task_id, storages, target, found.files, counter, cancel, marks=marks and not failures)
+        marks = spec.skip_if_exists and succeeded and not failures
+        sent, failed = _upload(assignment.task_id, storages, target, found.files, counter, cancel, unmarks=spec.skip_if_exists, marks=marks)
         uploaded += sent
         failures += failed
     if failures:
@@ -62,14 +62,14 @@ def ship(
     return Shipped(uploaded, found.warnings)
 
 
-def is_complete(assignment: Assignment, context: DataContext) -> bool:
+def is_complete(assignment: Assignment, context: DataContext, cancel: Cancel) -> bool:
     """Whether the task asks to be skipped when its results are there, and every one of its targets holds a completed result."""
     spec = assignment.spec
     targets = _targets(spec, True)
     if not spec.skip_if_exists or not targets:
         return False
     storages = open_storages(context)
-    return all(manifest.is_complete(storages.get(target.scheme), target, Cancel()) for target in targets)
+    return all(manifest.is_complete(storages.get(target.scheme), target, cancel) for target in targets)
 
 
 def _targets(spec: TaskSpec, succeeded: bool) -> list[Uri]:
@@ -85,19 +85,20 @@ def _upload(
     counter: Counter,
     cancel: Cancel,
     *,
+    unmarks: bool,
     marks: bool,
 ) -> tuple[int, list[str]]:
     """Upload all to one target; returns the bytes that arrived, and what failed. The mark comes last and only when all is there."""
     try:
         storage = storages.get(target.scheme)
-        if marks:
+        if unmarks:
             manifest.remove(storage, target)
         pairs = [(path, target.path + key) for path, key, _size in files]
         failed = storage.upload_many(pairs, progress=counter.add, cancel=cancel) if pairs else []
         lost = {failure.key for failure in failed}
         sent = sum(size for _path, key, size in files if target.path + key not in lost)
         if marks and not failed:
-            manifest.write(storage, target, task_id, [(key, size) for _path, key, size in files], cancel)
+            manifest.write(storage, target, task_id, {key: size for _path, key, size in files}, cancel)
     except CancelledError:
         raise
     except ScitqError as error:
