@@ -164,7 +164,15 @@ def test_nothing_is_made_of_a_file_with_mistakes(site: Site) -> None:
     assert f"{file}:3: the task a: '--privileged' is no name of a container image" in site.fails(["workflow", "run", str(file)], 2).err
     file.write_text("name: bad\niterate: {name: s, uri: data://bucket/nothing/}\ncontainer: bare\nsteps:\n  - {name: a, command: ls}\n")
     assert f"{file}:2: " in site.fails(["workflow", "run", str(file)], 2).err
+    file.write_bytes(b"name: bad\nsteps: # caf\xe9\n")
+    assert f"{file}:2: no UTF-8 text" in site.fails(["workflow", "run", str(file)], 2).err
+    text = "name: bad\ncontainer: bare\nsteps:\n  - {name: a, command: ls, retry: 1001}\n"
+    assert "-:4: retry must be" in site.fails("workflow run -", 2, stdin=text).err
+    text = "name: bad\ncontainer: bare\nsteps:\n  - {name: a, command: ls, worker_pool: {provider: nobody.none}}\n"
+    assert "'nobody.none'" in site.fails("workflow run -", 2, stdin=text).err
+    assert "can't name a workflow" in site.fails(["workflow", "run", "-", "--name", ""], 2, stdin=text).err
     assert site.ok("workflow list --name bad --json").json == []
+    assert site.ok("workflow run - --dry-run --quiet", stdin=text).out.split() == ["a"]
 
 
 def test_parameters_are_shown_and_read_from_files(site: Site) -> None:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Collection
 
 from scitq.errors import UsageError
-from scitq.model.task import BARE, NewTask, TaskSpec
+from scitq.model.task import BARE, MOST_PRIORITY, MOST_RETRIES, NewTask, TaskSpec
 from scitq.model.uri_rules import check_uris
 
 _IMAGE = re.compile(
@@ -18,6 +18,7 @@ _IMAGE = re.compile(
 )
 _QUOTING = re.compile(r"""['"\\]""")
 """Without any of these, splitting can't fail."""
+_NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,200}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RETRY_ON = re.compile(r"exit(?::(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5]))?|oom|lost|upload|limit|fetch|image|start")
 MOST_COMMAND_BYTES = 16 * 1024 * 1024
@@ -96,6 +97,24 @@ def _check_numbers(spec: TaskSpec) -> None:
             raise UsageError(f"a request is NAME=COUNT with a count above 0, not {name}={count}")
 
 
+def check_priority(priority: int) -> None:
+    """UsageError for a priority that can't be meant."""
+    if not -MOST_PRIORITY <= priority <= MOST_PRIORITY:
+        raise UsageError(f"a priority lies between -{MOST_PRIORITY} and {MOST_PRIORITY}")
+
+
+def check_retries(retries: int) -> None:
+    """UsageError for a number of retries that can't be meant."""
+    if not 0 <= retries <= MOST_RETRIES:
+        raise UsageError(f"retries lie between 0 and {MOST_RETRIES}")
+
+
+def check_name(name: str, what: str) -> None:
+    """UsageError for a text that can't name a workflow or a step: it would be taken for an id, or break a line or a path."""
+    if not _NAME.fullmatch(name) or name != name.strip() or name.isdigit():
+        raise UsageError(f"{name[:60]!r} can't name a {what}: 1 to 200 characters, no '/', no blank at the ends, not digits alone")
+
+
 def check_task(task: NewTask, position: int, specs: int) -> None:
     """UsageError for a task that could not be stored."""
     if not 0 <= task.spec < specs:
@@ -111,10 +130,8 @@ def check_task(task: NewTask, position: int, specs: int) -> None:
         _text("the key", task.key, 1024)
         if not task.key:
             raise UsageError("the key is empty")
-    if not -1_000_000 <= task.priority <= 1_000_000:
-        raise UsageError("a priority lies between -1000000 and 1000000")
-    if not 0 <= task.retries <= 1000:
-        raise UsageError("retries lie between 0 and 1000")
+    check_priority(task.priority)
+    check_retries(task.retries)
     for key in (*task.depends_on_keys, *task.after_any_keys):
         _text("the key to wait for", key, 1024)
         if key == task.key:

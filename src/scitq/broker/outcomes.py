@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from scitq.broker.context import Ctx
 from scitq.broker.ready import NO_STEP
-from scitq.broker.store import creation, dependencies, tasks
+from scitq.broker.store import creation, dependencies, steps, tasks
 from scitq.broker.store.tasks import Task
+from scitq.errors import ConflictError
 from scitq.model import needs
 from scitq.model.lifecycle import FINAL, TaskEvent, TaskStatus
 from scitq.model.needs import Needs
@@ -55,7 +56,13 @@ def _end(ctx: Ctx, task: Task, *, is_eviction: bool) -> None:
         _limit_failures(ctx, task.array_id)
 
 
+def _workflow_status(ctx: Ctx, task: Task) -> str:
+    return "" if task.workflow_id is None else steps.workflow(ctx.tx, task.workflow_id).status
+
+
 def _wants_retry(ctx: Ctx, task: Task, *, is_eviction: bool) -> bool:
+    if _workflow_status(ctx, task) == "canceled":
+        return False
     if is_eviction:
         return True
     if task.retries_left <= 0 or task.cause == "killed" or (task.cause == "lost" and task.losses >= MOST_LOSSES):
@@ -65,10 +72,21 @@ def _wants_retry(ctx: Ctx, task: Task, *, is_eviction: bool) -> bool:
 
 
 def retry(ctx: Ctx, task: Task, *, retries: int, losses: int = 0) -> int:
-    """Hide a task that has ended and make a new one of the same content; what waited on the old waits on the new. Its id."""
+    """Hide a task that has ended and make a new one of the same content; what waited on the old waits on the new. Its id.
+
+    Like a new task, it is inactive in an open workflow and suspended in a suspended one; ConflictError in a canceled one.
+    """
     tx = ctx.tx
     unmet = any(not is_met for _, _, is_met in dependencies.of_task(tx, task.id))
-    status = TaskStatus.WAITING if unmet else TaskStatus.PENDING
+    match _workflow_status(ctx, task):
+        case "canceled":
+            raise ConflictError(f"task {task.id} is not retried: its workflow {task.workflow_id} is canceled")
+        case "open":
+            status = TaskStatus.INACTIVE
+        case "suspended" if not unmet:
+            status = TaskStatus.SUSPENDED
+        case _:
+            status = TaskStatus.WAITING if unmet else TaskStatus.PENDING
     new_id = creation.repeat(tx, task.id, ctx.now_ms, retries_left=retries, losses=losses, status=status.value)
     dependencies.copy(tx, task.id, new_id)
     tasks.set_successor(tx, task.id, new_id)
@@ -93,7 +111,9 @@ def _tell(ctx: Ctx, ended: Task, waiter_id: int, kind: str) -> None:
     if kind == "end" or ended.status is TaskStatus.SUCCEEDED:
         dependencies.set_met(ctx.tx, waiter_id, ended.id, True)
         if waiter.status is TaskStatus.WAITING and not dependencies.has_unmet(ctx.tx, waiter_id):
-            advance(ctx, waiter, TaskEvent.DEPENDENCIES_MET)
+            ready = advance(ctx, waiter, TaskEvent.DEPENDENCIES_MET)
+            if _workflow_status(ctx, ready) == "suspended":
+                advance(ctx, ready, TaskEvent.SUSPEND, reason=f"suspended with workflow {ready.workflow_id}")
         return
     what = "was canceled" if ended.status is TaskStatus.CANCELED else "failed"
     if waiter.cancels_with_dependency:

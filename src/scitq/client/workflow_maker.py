@@ -8,7 +8,8 @@ from itertools import groupby
 import msgspec
 
 from scitq.client.api import Api
-from scitq.errors import NotFoundError
+from scitq.errors import ConflictError, NotFoundError, UsageError
+from scitq.model import flavor_filter
 from scitq.model.task import NewTask, TaskSpec
 from scitq.model.template.plan import Plan, PlannedStep, PlannedTask
 from scitq.model.uri import Uri
@@ -45,6 +46,8 @@ def make(api: Api, plan: Plan, text: str, *, goes_on: bool, with_recruiters: boo
     is there: the tasks of a new workflow are inactive (I) until the last call.
     """
     _check_storages(api, plan)
+    if with_recruiters:
+        _check_providers(api, plan)
     found = _existing(api, plan.name) if goes_on else None
     tasks: dict[tuple[int, str], TaskRow] = {}
     if found is None:
@@ -100,6 +103,18 @@ def _check_storages(api: Api, plan: Plan) -> None:
     api.call(TaskCreate(specs=specs, tasks=[NewTask(spec=number) for number in range(len(specs))], is_dry_run=True), TasksCreated)
 
 
+def _check_providers(api: Api, plan: Plan) -> None:
+    """UsageError for a recruiter of a provider that is not there: it would wait for ever, and only say so when it is asked."""
+    wanted: dict[str, str] = {}
+    for recruiter in plan.recruiters:
+        for condition in flavor_filter.parse(recruiter.filter):
+            if condition.column == "provider" and "%" not in condition.text:
+                wanted.setdefault(condition.text.lower(), recruiter.step)
+    known = {row.name for row in api.call(f.ProviderList(), f.ProviderRows).rows} if wanted else set()
+    for name in sorted(set(wanted) - known):
+        raise UsageError(f"the step {wanted[name]} has a recruiter of {name!r}, but the providers are {', '.join(sorted(known))}")
+
+
 def _size(spec: TaskSpec) -> int:
     return 500 + len(spec.command) + sum(map(len, spec.inputs)) + sum(map(len, spec.resources))
 
@@ -117,6 +132,19 @@ def _batches(tasks: Sequence[tuple[int, PlannedTask]]) -> Iterator[list[tuple[in
         size += more
     if batch:
         yield batch
+
+
+def _is_with_a_worker(details: TaskDetails) -> bool:
+    return details.row.status in _ON_WORKER or (details.row.status == "Z" and details.row.worker_id is not None)
+
+
+def _has_moved(task: PlannedTask, details: TaskDetails) -> bool:
+    """Whether the task has other inputs now."""
+    return (set(task.spec.inputs), set(task.spec.resources)) != (set(details.spec.inputs), set(details.spec.resources))
+
+
+def _is_outdated(task: PlannedTask, details: TaskDetails) -> bool:
+    return _is_with_a_worker(details) and _has_moved(task, details)
 
 
 class _Maker:
@@ -196,33 +224,41 @@ class _Maker:
         self.kept += len(old) - len(chosen)
         for first in range(0, len(chosen), 200):
             piece = chosen[first : first + 200]
-            shown = self._api.call(TaskShow(ids=[row.id for _, _, row in piece]), TasksDetails).tasks
-            again: list[tuple[int, m.Again]] = []
-            for (position, task, _), details in zip(piece, shown, strict=True):
-                if self._is_to_repeat(task, details):
-                    again.append((position, self._again(task, details.row.id)))
-                else:
-                    self.kept += 1
-            if again:
-                ids = self._api.call(m.WorkflowRepeat(tasks=[entry for _, entry in again]), m.TasksRepeated).ids
-                for (position, _), number in zip(again, ids, strict=True):
-                    self._ids[position] = number
-                    self._fresh.add(position)
-                self.retried += ids
+            for is_last in (False, False, True):
+                try:
+                    self._repeat(piece)
+                    break
+                except ConflictError:  # one was given to a worker after it was looked at: look again
+                    if is_last:
+                        raise
+
+    def _repeat(self, piece: list[tuple[int, PlannedTask, TaskRow]]) -> None:
+        """Look at some tasks and make anew those that need it; ConflictError, and nothing done, when one has changed meanwhile."""
+        shown = self._api.call(TaskShow(ids=[row.id for _, _, row in piece]), TasksDetails).tasks
+        again = [
+            (position, self._again(task, details.row.id))
+            for (position, task, _), details in zip(piece, shown, strict=True)
+            if self._is_to_repeat(task, details)
+        ]
+        ids = self._api.call(m.WorkflowRepeat(tasks=[entry for _, entry in again]), m.TasksRepeated).ids if again else []
+        for (position, _), number in zip(again, ids, strict=True):
+            self._ids[position] = number
+            self._fresh.add(position)
+        self.retried += ids
+        self.kept += len(piece) - len(again)
+        self.busy += [details.row.id for (_, task, _), details in zip(piece, shown, strict=True) if _is_outdated(task, details)]
 
     def _may_differ(self, _: int, task: PlannedTask, row: TaskRow) -> bool:
-        """Whether to look closer: it failed, it gathers from several tasks, or it waits for one that is fresh."""
+        """Whether to look closer: it failed or has not started, gathers from several tasks, or waits for one that is fresh."""
         waits = (*task.depends_on, *task.after_any)
-        return row.status in "FX" or len(waits) > 1 or any(position in self._fresh for position in waits)
+        return row.status in "FXWPIZ" or len(waits) > 1 or any(position in self._fresh for position in waits)
 
-    def _is_to_repeat(self, task: PlannedTask, details: TaskDetails) -> bool:
+    @staticmethod
+    def _is_to_repeat(task: PlannedTask, details: TaskDetails) -> bool:
         status = details.row.status
-        has_moved = (set(task.spec.inputs), set(task.spec.resources)) != (set(details.spec.inputs), set(details.spec.resources))
-        if status in _ON_WORKER or (status == "Z" and details.row.worker_id is not None):
-            if has_moved:
-                self.busy.append(details.row.id)
+        if _is_with_a_worker(details):
             return False
-        return status in "FX" or (has_moved if status == "S" else task.spec != details.spec)
+        return status in "FX" or (_has_moved(task, details) if status == "S" else task.spec != details.spec)
 
     def _again(self, task: PlannedTask, number: int) -> m.Again:
         return m.Again(

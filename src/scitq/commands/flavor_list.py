@@ -11,7 +11,7 @@ from scitq.errors import EXIT_OK
 from scitq.model import flavor_filter
 
 EPILOG = """Filters are conditions joined by `:`, all of which must hold: cpu>=8:mem>10:provider~%azure%. Numbers (> >= < <= =): cpu, mem (GiB),
-disk (GB), gpumem (GiB), eviction (percent), cost (an hour). Texts (~, with % for anything): provider, region, gpu, flavor.
+disk (GB), gpus, gpumem (GiB), eviction (percent), cost (an hour). Texts (~, with % for anything): provider, region, gpu, flavor.
 Unless the filter speaks of eviction, eviction<=5 is added."""
 
 COLUMNS = (

@@ -35,7 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--provider", metavar="NAME", help="provider and configuration, as slurm.main")
     parser.add_argument("--region", metavar="NAME", default="", help="only there (default: all regions together)")
     parser.add_argument("--kind", choices=("workers", "cpu", "cost"), default="workers", help="what is limited; cost is an hour's")
-    parser.add_argument("--most", metavar="N", type=_most, default=..., help="set the limit; none takes it away")
+    parser.add_argument(
+        "--most",
+        metavar="N",
+        type=_most,
+        default=...,
+        help="set the limit; none takes away what was set so, and one in scitq.yaml holds again (default: show the limits)",
+    )
 
 
 def run(context: Context) -> int:
@@ -48,7 +54,12 @@ def run(context: Context) -> int:
         if not options.provider:
             raise UsageError("name the provider whose limit is set: --provider NAME")
         context.api().call(ProviderQuota(provider=options.provider, region=options.region, kind=options.kind, most=options.most), Done)
-        return EXIT_OK
-    rows = [row for row in context.api().call(ProviderQuotas(), QuotaRows).rows if options.provider in {None, row.provider}]
+    rows = context.api().call(ProviderQuotas(provider=options.provider), QuotaRows).rows
+    if options.most is not ...:
+        rows = [row for row in rows if (row.region, row.kind) == (options.region, options.kind)]
+        if options.most is None and rows:
+            context.note(f"scitq.yaml limits it to {rows[0].most:g}")
+        if not context.out.is_json:
+            return EXIT_OK
     context.out.rows(rows, COLUMNS, key="provider")
     return EXIT_OK

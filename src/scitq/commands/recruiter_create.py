@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from scitq.commands import arguments, groups
@@ -16,30 +17,32 @@ _FIELDS = ("filter", "rank", "concurrency", "cpus_per_task", "mem_per_task_gib",
            "prefetch", "prefetch_percent", "rounds", "max_workers", "timeout_s")  # fmt: skip
 
 
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """What both create and update take."""
-    add = parser.add_argument
-    add("--filter", metavar="FILTER", type=arguments.checked(filter_text), help="flavors that may be used, as cpu>=8:mem>10")
-    add("--rank", metavar="N", type=arguments.natural, help="recruiters of a step are asked by rank, 1 first (default: 1)")
-    add("--concurrency", metavar="N", type=arguments.positive, help="tasks that each worker runs at once (default: 1)")
-    add("--cpus-per-task", metavar="N", type=arguments.number, help="adapt the concurrency to the flavor: CPUs of one task")
-    add("--mem-per-task", dest="mem_per_task_gib", metavar="GIB", type=arguments.gib, help="the same: memory of one task")
-    add("--disk-per-task", dest="disk_per_task_gb", metavar="GB", type=arguments.gb, help="the same: disk of one task")
-    add("--concurrency-min", metavar="N", type=arguments.positive, help="no flavor that fits less (default: 1)")
-    add("--concurrency-max", metavar="N", type=arguments.positive, help="never more, however large the flavor")
-    add("--prefetch", metavar="N", type=arguments.natural, help="tasks that each worker prepares ahead (default: 0)")
-    add("--prefetch-percent", metavar="N", type=arguments.natural, help="the same, as a part of the concurrency")
-    add("--rounds", metavar="N", type=arguments.number, help="rounds in which the open tasks shall be done (default: 1)")
-    add("--max-workers", metavar="N", type=arguments.natural, help="never more workers than this at a time")
-    add(
-        "--timeout", dest="timeout_s", metavar="TIME", type=arguments.duration_or_zero, help="deploy only after so long without an idle one"
-    )
+def add_options(parser: argparse.ArgumentParser, *, is_new: bool) -> None:
+    """What both create and update take; what is not named has its default when created, and stays as it is when updated."""
+
+    def add(flag: str, metavar: str, kind: Callable[[str], Any], text: str, default: str = "none", dest: str | None = None) -> None:
+        told = f"{text} (default: {default if is_new else 'as it is'})"
+        parser.add_argument(flag, metavar=metavar, type=kind, help=told, dest=dest or flag.removeprefix("--").replace("-", "_"))
+
+    add("--filter", "FILTER", arguments.checked(filter_text), "flavors that may be used, as cpu>=8:mem>10")
+    add("--rank", "N", arguments.natural, "recruiters of a step are asked by rank, 1 first", "1")
+    add("--concurrency", "N", arguments.positive, "tasks that each worker runs at once", "1")
+    add("--cpus-per-task", "N", arguments.number, "adapt the concurrency to the flavor: CPUs of one task")
+    add("--mem-per-task", "GIB", arguments.gib, "the same: memory of one task", dest="mem_per_task_gib")
+    add("--disk-per-task", "GB", arguments.gb, "the same: disk of one task", dest="disk_per_task_gb")
+    add("--concurrency-min", "N", arguments.positive, "with an adapted concurrency: no flavor that fits less", "1")
+    add("--concurrency-max", "N", arguments.positive, "with an adapted concurrency: never more, however large the flavor")
+    add("--prefetch", "N", arguments.natural, "tasks that each worker prepares ahead", "0")
+    add("--prefetch-percent", "N", arguments.natural, "the same, as a part of the concurrency")
+    add("--rounds", "N", arguments.number, "rounds in which the open tasks shall be done", "1")
+    add("--max-workers", "N", arguments.natural, "never more workers than this at a time; 0: none", "any number")
+    add("--timeout", "TIME", arguments.duration_or_zero, "deploy only after so long without an idle one", "0s", dest="timeout_s")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The step, and the rules."""
     groups.add_step(parser, "recruit for")
-    add_options(parser)
+    add_options(parser, is_new=True)
 
 
 def given(options: argparse.Namespace) -> dict[str, Any]:
@@ -48,6 +51,8 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
     adapts = any(name in found for name in ("cpus_per_task", "mem_per_task_gib", "disk_per_task_gb"))
     if adapts and "concurrency" in found:
         raise UsageError("give either --concurrency or what a task needs (--cpus-per-task, …), not both")
+    if "prefetch" in found and "prefetch_percent" in found:
+        raise UsageError("give either --prefetch or --prefetch-percent, not both")
     return found
 
 

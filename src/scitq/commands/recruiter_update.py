@@ -12,7 +12,7 @@ from scitq.errors import EXIT_OK, UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which, and what to change."""
     parser.add_argument("--recruiter-id", "--id", dest="id", metavar="ID", type=arguments.positive, required=True, help="the recruiter")
-    recruiter_create.add_options(parser)
+    recruiter_create.add_options(parser, is_new=False)
 
 
 def run(context: Context) -> int:

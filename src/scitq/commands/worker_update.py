@@ -13,12 +13,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which workers, and what of them."""
     arguments.add_worker_ids(parser, "change")
     add = parser.add_argument
-    add("--concurrency", metavar="N", type=arguments.natural, help="tasks at once; lowering it interrupts none")
-    add("--prefetch", metavar="N", type=arguments.natural, help="tasks prepared ahead")
-    add("--step-id", "--step", dest="step_id", metavar="ID", type=arguments.natural, help="the step to serve from now on; 0: none")
-    add("--permanent", choices=("yes", "no"), help="yes: never released for being idle")
-    add("--scope", choices=("W", "G", "N"), help="who may take it over when it is idle: its workflow, all (global), nobody")
-    add("--name", metavar="TEXT", help="a new name")
+    add("--concurrency", metavar="N", type=arguments.natural, help="tasks at once; lowering it interrupts none (default: as it is)")
+    add("--prefetch", metavar="N", type=arguments.natural, help="tasks prepared ahead (default: as it is)")
+    add(
+        "--step-id",
+        "--step",
+        dest="step_id",
+        metavar="ID",
+        type=arguments.natural,
+        help="the step to serve from now on; 0: none (default: as it is)",
+    )
+    add("--permanent", choices=("yes", "no"), help="yes: never released for being idle (default: as it is)")
+    add(
+        "--scope",
+        choices=("W", "G", "N"),
+        help="who may take it over when it is idle: its workflow, all (global), nobody (default: as it is)",
+    )
+    add("--name", metavar="TEXT", help="a new name (default: as it is)")
 
 
 def run(context: Context) -> int:

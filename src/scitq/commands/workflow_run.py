@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +45,7 @@ _PARAMS = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The file, its parameters, and what to do with it."""
     add = parser.add_argument
-    add("file", metavar="FILE", help="the workflow file, in YAML")
+    add("file", metavar="FILE", help="the workflow file, in YAML; - for standard input")
     add("--param", metavar="NAME=VALUE", dest="params_given", action="append", type=arguments.pair, help="the value of a parameter")
     add("--name", metavar="NAME", help="the workflow's name (default: the one in the file, with its tag)")
     add("--dry-run", action="store_true", help="print the tasks and make nothing")
@@ -78,9 +79,23 @@ class _Sources:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise _no_text(str(path), error) from None
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _read_stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise _no_text("standard input", error) from None
+
+
+def _no_text(what: str, error: UnicodeDecodeError) -> UsageError:
+    line = error.object.count(b"\n", 0, error.start) + 1
+    return UsageError(f"{what}:{line}: no UTF-8 text: {error.reason}")
 
 
 def _given(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -103,12 +118,12 @@ def run(context: Context) -> int:
     if options.timeout is not None and not options.wait:
         raise UsageError("--timeout says how long to wait, so it needs --wait")
     path = Path(options.file)
-    text = _read(path)
+    text = _read_stdin() if options.file == "-" else _read(path)
     template = load(text, options.file)
     if options.shows_params:
         return _show_params(context, template)
     given = _given(options.params_given or [])
-    name = options.name or name_of(template, given, options.file)
+    name = name_of(template, given, options.file) if options.name is None else options.name
     plan = compile_plan(template, given, name, _Sources(context, path.parent), options.file)
     _check(plan, template, options.file)
     if options.dry_run:
@@ -118,15 +133,18 @@ def run(context: Context) -> int:
 
 def _check(plan: Plan, template: Template, file: str) -> None:
     """What the server will ask of each task, so that it is told before anything is made."""
-    from scitq.broker.checks import check_spec
+    from scitq.broker.checks import check_name, check_spec, check_task
     from scitq.commands.task_build import AnyScheme
+    from scitq.model.task import NewTask
     from scitq.model.template.problems import Problem, TemplateError
 
+    check_name(plan.name, "workflow")
     lines = {step.name: step.line for step in template.steps}
     found: dict[str, Problem] = {}
     for task in plan.tasks:
         try:
             check_spec(task.spec, AnyScheme())
+            check_task(NewTask(name=task.name), 0, 1)
         except UsageError as error:
             found.setdefault(task.step, Problem(lines[task.step], f"the task {task.name}: {error}"))
     if found:

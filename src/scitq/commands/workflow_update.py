@@ -12,9 +12,12 @@ from scitq.errors import EXIT_OK, UsageError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Which one, and what to change."""
     groups.add_workflow(parser)
-    parser.add_argument("--new-name", metavar="NAME", help="give it another name")
+    parser.add_argument("--new-name", metavar="NAME", help="give it another name (default: as it is)")
     parser.add_argument(
-        "--maximum-workers", metavar="N", type=arguments.natural, help="how many recruited workers may work for it; 0: any number"
+        "--maximum-workers",
+        metavar="N",
+        type=arguments.natural,
+        help="how many recruited workers may work for it; 0: any number (default: as it is)",
     )
 
 

@@ -16,6 +16,7 @@ NUMBERS: dict[str, Callable[[Flavor], float | None]] = {
     "mem": lambda flavor: flavor.mem_gib,
     "disk": lambda flavor: flavor.disk_gb,
     "gpumem": lambda flavor: flavor.gpumem_gib,
+    "gpus": lambda flavor: flavor.gpus,
     "eviction": lambda flavor: flavor.eviction_percent,
     "cost": lambda flavor: flavor.cost,
 }

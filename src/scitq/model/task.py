@@ -13,6 +13,8 @@ StepId = NewType("StepId", int)
 WorkflowId = NewType("WorkflowId", int)
 UserId = NewType("UserId", int)
 
+MOST_RETRIES = 1000
+MOST_PRIORITY = 1_000_000
 BARE = "bare"
 """The container name that means: no container (contract, section 0, item 2)."""
 

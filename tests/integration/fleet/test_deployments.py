@@ -217,7 +217,7 @@ def test_an_evicted_machine_is_noticed(site: Site) -> None:
 
 def test_flavors_can_be_kept_from_use(site: Site) -> None:
     site.ok("provider flavor-disable --provider fake.main --flavor small")
-    site.fails("worker deploy --provider fake.main --flavor small", 5)
+    assert "disabled" in site.fails("worker deploy --provider fake.main --flavor small", 6).err
     site.ok("provider flavor-enable --provider fake.main --flavor small")
     site.fails("provider flavor-disable --provider fake.main --flavor none", 5)
 
@@ -228,6 +228,11 @@ def test_provider_list_and_update(site: Site) -> None:
     assert rows["fake.main"]["flavors"] == 4
     assert "4 flavors" in site.ok("provider update --provider fake.main").out
     site.fails("provider update --provider nobody.none", 5)
+    site.fails("provider quota --provider nobody.none", 5)
+    made = site.ok("provider quota --provider fake.tight --kind cpu --most 7 --json").json
+    assert [(row["provider"], row["kind"], row["most"]) for row in made] == [("fake.tight", "cpu", 7)]
+    assert site.ok("provider quota --provider fake.tight --kind cpu --most none --json").json == []
+    assert "scitq.yaml limits it to 2" in site.ok("provider quota --provider fake.tight --most none").err
 
 
 def test_only_the_owner_or_an_admin_deletes_and_only_an_admin_sets_limits(site: Site) -> None:

@@ -13,7 +13,7 @@ from scitq.errors import ConflictError, ForbiddenError, NotFoundError, UsageErro
 from scitq.model.task import NewTask, TaskSpec, Use
 from scitq.protocol.messages import workflow as m
 from scitq.protocol.messages.fleet import RecruiterCreate, RecruiterList, RecruiterRow, RecruiterRows
-from scitq.protocol.messages.task import TaskList, TaskRows
+from scitq.protocol.messages.task import TaskAct, TaskActed, TaskList, TaskRetried, TaskRetry, TaskRows
 from scitq.protocol.messages.worker import WorkerUpdate
 from scitq.protocol.registry import Done
 from scitq.util.clock import monotonic_s
@@ -173,6 +173,55 @@ def test_a_workflow_is_over_when_all_succeeded_or_the_rest_waits_for_what_failed
     assert _status(desk, workflow.id) == "running"
     assert [_finish(desk, step, agent, "ended_well", exit_status=0) for _ in range(2)] == [retried.ids[0], second]
     assert _status(desk, workflow.id) == "succeeded"
+
+
+def test_i_a_task_retried_in_an_open_workflow_is_inactive_like_a_new_one(desk: Desk) -> None:
+    workflow = _workflow(desk, is_open=True)
+    step = _step(desk, workflow)
+    (task,) = desk.create(NewTask(step_id=step))
+    desk.send(TaskAct(ids=[task], action="cancel"), TaskActed)
+    (again,) = desk.send(TaskRetry(ids=[task]), TaskRetried).ids
+    assert desk.status(again) == "I"
+    _act(desk, "finalize", workflow.id)
+    assert desk.status(again) == "P"
+
+
+def test_nothing_of_a_suspended_workflow_becomes_pending(manned) -> None:
+    desk, workflow, step, agent = manned
+    desk.send(WorkerUpdate(ids=[agent.id], concurrency=3), Done, ADMIN)
+    bad, good = desk.create(NewTask(step_id=step, retries=1), NewTask(step_id=step))
+    desk.schedule()
+    agent.start(bad)
+    agent.start(good)
+    agent.tell(bad, "exited_badly", exit_status=1)
+    agent.tell(good, "exited_well", exit_status=0)
+    assert desk.status(bad, good) == "VU"
+    _act(desk, "suspend", workflow.id)
+    (late,) = desk.create(NewTask(step_id=step, depends_on=(good,)))
+    assert desk.status(late) == "W"
+    agent.tell(bad, "uploaded")
+    agent.tell(good, "uploaded")
+    again = desk.show(bad).row.successor_id
+    assert desk.status(bad, good, again, late) == "FSZZ"
+    assert desk.schedule() == []
+    _act(desk, "resume", workflow.id)
+    assert desk.status(again, late) == "PP"
+
+
+def test_nothing_of_a_canceled_workflow_is_retried(manned) -> None:
+    desk, workflow, step, agent = manned
+    first, second = desk.create(NewTask(step_id=step, retries=3), NewTask(step_id=step))
+    desk.schedule()
+    agent.start(first)
+    agent.tell(first, "exited_badly", exit_status=1)
+    _act(desk, "cancel", workflow.id)
+    agent.tell(first, "uploaded")
+    assert (desk.status(first, second), desk.show(first).row.successor_id) == ("FX", None)
+    for task in (first, second):
+        with pytest.raises(ConflictError, match="is canceled"):
+            desk.send(TaskRetry(ids=[task]), TaskRetried)
+    with pytest.raises(ConflictError, match="is canceled"):
+        desk.send(m.StepAct(id=step, action="retry"), m.GroupActed)
 
 
 def test_a_steps_retries_are_its_tasks(manned) -> None:

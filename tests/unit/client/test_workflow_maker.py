@@ -9,12 +9,14 @@ import pytest
 from tests.lib.desk import ADMIN, ALICE, Desk, HandAgent
 from tests.unit.model.template.sources import Files
 
+from scitq.broker.fleet import open_up
 from scitq.client.workflow_maker import Made, make
 from scitq.errors import ConflictError, UsageError
+from scitq.model.task import NewTask
 from scitq.model.template.compile import compile_plan, load
 from scitq.protocol.messages.task import TaskAct, TaskActed, TaskList, TaskRows
 from scitq.protocol.messages.worker import WorkerUpdate
-from scitq.protocol.messages.workflow import WorkflowList, WorkflowRows
+from scitq.protocol.messages.workflow import StepCreate, StepRow, WorkflowCreate, WorkflowList, WorkflowRepeat, WorkflowRow, WorkflowRows
 from scitq.protocol.registry import Done, Reply, Request
 
 FILE = """
@@ -42,7 +44,9 @@ class Line:
 
 @pytest.fixture
 def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path / "server")
+    desk = Desk(tmp_path / "server")
+    open_up(desk.broker)
+    return desk
 
 
 def run(desk: Desk, *, goes_on: bool = True, text: str = FILE, **given: str) -> Made:
@@ -121,3 +125,54 @@ def test_nothing_is_made_when_the_server_does_not_know_a_storage(desk: Desk) -> 
     with pytest.raises(UsageError, match="no storage is named 'gs'"):
         run(desk, text=FILE.replace("s3://", "gs://"))
     assert desk.send(WorkflowList(), WorkflowRows).rows == []
+
+
+def test_a_task_that_has_not_started_and_reads_otherwise_now_is_made_anew(desk: Desk) -> None:
+    agent = HandAgent(desk)
+    made = run(desk)
+    desk.send(WorkerUpdate(ids=[agent.id], step_id=made.steps["map"]), Done, ADMIN)
+    (entry,) = desk.schedule()
+    again = run(desk, greeting="bye")
+    assert (again.created, len(again.retried), again.kept, again.busy) == ([], 1, 2, [])
+    assert desk.show(again.retried[0]).spec.command == "echo bye B"
+    assert desk.show(entry.task_id).spec.command == "echo hello A"
+    assert desk.show(made.created[2]).depends_on == [entry.task_id, *again.retried]
+
+
+def test_a_task_that_starts_while_it_is_looked_at_is_looked_at_again(desk: Desk) -> None:
+    agent = HandAgent(desk)
+    made = run(desk)
+    desk.send(WorkerUpdate(ids=[agent.id], step_id=made.steps["map"]), Done, ADMIN)
+
+    class Late(Line):
+        def call(self, message: Request, reply: type[Reply], **more: Any) -> Any:
+            if isinstance(message, WorkflowRepeat):
+                desk.schedule()
+            return super().call(message, reply, **more)
+
+    plan = compile_plan(load(FILE, "w.yaml"), {"greeting": "bye"}, "w", Files(), "w.yaml")
+    again = make(Late(desk), plan, FILE, goes_on=True, with_recruiters=True)  # type: ignore[arg-type]
+    assert (len(again.retried), again.kept) == (1, 2)
+    assert desk.show(again.retried[0]).spec.command == "echo bye B"
+
+
+def test_nothing_is_made_when_there_is_no_such_provider(desk: Desk) -> None:
+    wrong = FILE.replace("local.local", "nobody.none")
+    with pytest.raises(UsageError, match=r"a recruiter of 'nobody.none', but the providers are local.local"):
+        run(desk, text=wrong)
+    assert desk.send(WorkflowList(), WorkflowRows).rows == []
+    plan = compile_plan(load(wrong, "w.yaml"), {}, "w", Files(), "w.yaml")
+    assert make(Line(desk), plan, wrong, goes_on=False, with_recruiters=False).recruiters == 0  # type: ignore[arg-type]
+
+
+def test_what_failed_in_a_workflow_that_was_left_open_is_made_anew_and_starts_with_the_rest(desk: Desk) -> None:
+    made = run(desk)
+    row = desk.send(WorkflowCreate(name="open"), WorkflowRow)
+    step = desk.send(StepCreate(name="map", workflow_id=row.id), StepRow).id
+    (task,) = desk.create(NewTask(name="map.A", step_id=step))
+    desk.send(TaskAct(ids=[task], action="cancel"), TaskActed)
+    plan = compile_plan(load(FILE, "w.yaml"), {}, "open", Files(), "w.yaml")
+    again = make(Line(desk), plan, FILE, goes_on=True, with_recruiters=False)  # type: ignore[arg-type]
+    assert (len(again.created), len(again.retried)) == (2, 1)
+    assert desk.status(*again.retried, *again.created) == "PPW"
+    assert made.id != again.id

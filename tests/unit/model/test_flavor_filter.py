@@ -46,6 +46,8 @@ def test_flv_01_cheapest_first_and_unknown_prices_last():
         ("cost<.1", ["small"]),
         ("disk>=1000", ["large"]),
         ("gpumem>=10", ["gpu_box"]),
+        ("gpus>0", ["gpu_box"]),
+        ("gpus=0:cpu>8", ["large"]),
         ("CPU>=64", ["large"]),
     ],
 )

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from typing import Any
 
 from scitq.broker import fleet, jobs, recruiting, setbacks
 from scitq.broker.context import Ctx, Later, Reading
 from scitq.broker.dispatch import every, handles, reads
+from scitq.broker.handlers.worker import check_slots, own_step
 from scitq.broker.providers.base import MachineRequest, Provider
 from scitq.broker.providers.registry import QUOTA_KINDS
 from scitq.broker.recruit_state import Quota
-from scitq.broker.store import flavors, machines, steps, workers
+from scitq.broker.store import flavors, machines, workers
 from scitq.broker.store import jobs as stored_jobs
 from scitq.errors import ConflictError, NotFoundError, UsageError
 from scitq.model import flavor_filter
@@ -63,14 +65,10 @@ def deploy(ctx: Ctx, message: m.WorkerDeploy) -> m.WorkersDeployed | Later[str]:
     """Order machines; all or none as far as quotas go, each on its own after that (contract DEP-1 to DEP-10)."""
     if not 1 <= message.count <= MOST_AT_ONCE:
         raise UsageError(f"the count lies between 1 and {MOST_AT_ONCE}")
-    if message.concurrency < 1 or message.prefetch < 0:
-        raise UsageError("the concurrency is at least 1 and the prefetch at least 0")
+    check_slots(message.concurrency, message.prefetch)
     provider = provider_of(ctx, message.provider)
     if message.step_id is not None:
-        step = steps.get(ctx.tx, message.step_id)
-        if step is None:
-            raise NotFoundError(f"there is no step {message.step_id}")
-        ctx.must_own(steps.workflow(ctx.tx, step.workflow_id).owner_id, f"step {step.id}")
+        own_step(ctx, message.step_id)
     flavor = _flavor(ctx, provider, message.region, message.flavor)
     if message.is_dry_run:
         request = MachineRequest(
@@ -100,10 +98,12 @@ def deploy(ctx: Ctx, message: m.WorkerDeploy) -> m.WorkersDeployed | Later[str]:
 
 
 def _flavor(ctx: Ctx, provider: Provider, region: str, name: str) -> Flavor:
-    catalogue = [entry for entry in flavors.listed(ctx.tx, provider.name) if not entry.is_disabled]
+    catalogue = flavors.listed(ctx.tx, provider.name)
     wanted = region or provider.default_region
     for entry in catalogue:
         if entry.flavor.name == name and entry.flavor.region.lower() == wanted.lower():
+            if entry.is_disabled:
+                raise ConflictError(f"the flavor {name!r} of {provider.name} in {entry.flavor.region} was disabled by an administrator")
             return entry.flavor
     elsewhere = sorted({entry.flavor.region for entry in catalogue if entry.flavor.name == name})
     if elsewhere:
@@ -146,15 +146,14 @@ def list_providers(reading: Reading, _: m.ProviderList) -> m.ProviderRows:
     offered: dict[str, int] = {}
     for entry in flavors.listed(reading.db):
         offered[entry.flavor.provider] = offered.get(entry.flavor.provider, 0) + 1
-    live: dict[str, int] = {}
-    for machine in machines.live(reading.db):
-        live[machine.provider] = live.get(machine.provider, 0) + 1
+    live = Counter(machine.provider for machine in machines.live(reading.db))
+    live.update(worker.provider for worker in workers.listed(reading.db) if worker.machine is None)
     rows = []
     for name, provider in sorted(reading.broker.providers.items()):
         updated_ms, error = states.get(name, (None, ""))
         rows.append(
             m.ProviderRow(
-                name=name, region=provider.default_region, flavors=offered.get(name, 0), workers=live.get(name, 0), updated_ms=updated_ms,
+                name=name, region=provider.default_region, flavors=offered.get(name, 0), workers=live[name], updated_ms=updated_ms,
                 error=error,
             )
         )  # fmt: skip
@@ -190,11 +189,13 @@ def disable(ctx: Ctx, message: m.ProviderFlavor) -> Done:
 
 
 @handles(m.ProviderQuotas)
-def list_quotas(ctx: Ctx, _: m.ProviderQuotas) -> m.QuotaRows:
+def list_quotas(ctx: Ctx, message: m.ProviderQuotas) -> m.QuotaRows:
     """Limits and what is used of them."""
+    only = provider_of(ctx, message.provider).name if message.provider is not None else None
     rows = [
         m.QuotaRow(provider=quota.provider, region=quota.region, kind=quota.kind, most=quota.most, used=fleet.used(ctx, quota))
         for quota in fleet.quotas(ctx)
+        if only in {None, quota.provider}
     ]
     return m.QuotaRows(rows=rows)
 
@@ -207,7 +208,7 @@ def set_quota(ctx: Ctx, message: m.ProviderQuota) -> Done:
         raise UsageError(f"a quota is one of {', '.join(QUOTA_KINDS)}")
     if message.most is None:
         flavors.drop_quota(ctx.tx, provider.name, message.region, message.kind)
-    elif message.most < 0:
+    elif not message.most >= 0:
         raise UsageError("a quota is 0 or more")
     else:
         flavors.set_quota(ctx.tx, Quota(provider=provider.name, region=message.region, kind=message.kind, most=message.most))
@@ -270,5 +271,7 @@ def _drop(ctx: Ctx, job: stored_jobs.Job, worker: Any) -> None:  # noqa: ANN401 
             setbacks.order_away(ctx, worker, f"its deployment was given up by {ctx.who.name}")
         elif worker is not None and worker.status == "deleting":
             setbacks.machine_is_gone(ctx, worker.id)
-    else:
+    elif job.status == "failed":
         stored_jobs.end(ctx.tx, job.id, "dropped", ctx.now_ms, job.error)
+    else:
+        raise ConflictError(f"job {job.id} is {job.status}; there is nothing to give up")

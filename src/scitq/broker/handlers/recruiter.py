@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
 
 from scitq.broker.context import Ctx, Later, Reading
 from scitq.broker.dispatch import handles, reads
+from scitq.broker.handlers.worker import MOST_SLOTS
 from scitq.broker.providers.fake import FakeCloud
 from scitq.broker.recruit_simulation import SimulatedStep, Simulation, Trial
 from scitq.broker.recruit_state import RecruiterView
@@ -25,18 +27,28 @@ _ADAPTS = ("cpus_per_task", "mem_per_task_gib", "disk_per_task_gb")
 def _check(values: dict[str, Any]) -> None:
     """UsageError for what can't be meant."""
     flavor_filter.parse(values.get("filter") or "")
-    for name, least in (
-        ("rank", 0), ("concurrency", 1), ("concurrency_min", 1), ("concurrency_max", 1), ("prefetch", 0), ("prefetch_percent", 0),
-        ("max_workers", 0), ("timeout_s", 0),
+    for name, least, most in (
+        ("rank", 0, 1_000_000), ("concurrency", 1, MOST_SLOTS), ("concurrency_min", 1, MOST_SLOTS), ("concurrency_max", 1, MOST_SLOTS),
+        ("prefetch", 0, MOST_SLOTS), ("prefetch_percent", 0, MOST_SLOTS), ("max_workers", 0, 1_000_000), ("timeout_s", 0, 1e9),
     ):  # fmt: skip
-        if values.get(name) is not None and values[name] < least:
-            raise UsageError(f"{name.replace('_', '-')} is at least {least}")
+        if values.get(name) is not None and not least <= values[name] <= most:
+            raise UsageError(f"{name.replace('_', '-')} lies between {least} and {most:g}")
     for name in (*_ADAPTS, "rounds"):
-        if values.get(name) is not None and values[name] <= 0:
+        if values.get(name) is not None and not 0 < values[name] < math.inf:
             raise UsageError(f"{name.replace('_', '-')} is above 0")
+    if values.get("prefetch") and values.get("prefetch_percent") is not None:
+        raise UsageError("give either a prefetch or a percentage, not both")
     greatest, smallest = values.get("concurrency_max"), values.get("concurrency_min")
     if greatest is not None and smallest is not None and greatest < smallest:
         raise UsageError("the greatest concurrency is less than the smallest")
+
+
+def _must_adapt(least: int, most: int | None) -> None:
+    """UsageError for bounds of a concurrency that is fixed: they would be kept and never used."""
+    if least > 1 or most is not None:
+        raise UsageError(
+            "the smallest and greatest concurrency bound one that adapts to the flavor; give what a task needs (cpus per task, …)"
+        )
 
 
 def _own_step(ctx: Ctx, step_id: int) -> None:
@@ -68,8 +80,9 @@ def create(ctx: Ctx, message: m.RecruiterCreate) -> m.RecruiterRow:
     adapts = any(values[name] is not None for name in _ADAPTS)
     if adapts and message.concurrency is not None:
         raise UsageError("give either a concurrency or what a task needs (cpus, memory, disk per task), not both")
-    if not adapts and message.concurrency is None:
-        values["concurrency"] = 1
+    if not adapts:
+        _must_adapt(message.concurrency_min, message.concurrency_max)
+        values["concurrency"] = message.concurrency or 1
     recruiter_id = recruiters.insert(ctx.tx, message.step_id, values, ctx.now_ms)
     made = recruiters.get(ctx.tx, recruiter_id)
     step = steps.get(ctx.tx, message.step_id)
@@ -112,9 +125,15 @@ def update(ctx: Ctx, message: m.RecruiterUpdate) -> Done:
         raise UsageError("give either a concurrency or what a task needs (cpus, memory, disk per task), not both")
     if adapts:
         values["concurrency"] = None
-    elif "concurrency" in values:
-        values |= dict.fromkeys(_ADAPTS)
+    elif "concurrency" in values or recruiter.concurrency is not None:
+        _must_adapt(values.get("concurrency_min", 1), values.get("concurrency_max"))
+        if "concurrency" in values:
+            values |= dict.fromkeys(_ADAPTS) | {"concurrency_min": 1, "concurrency_max": None}
     _check({"concurrency_min": recruiter.concurrency_min, "concurrency_max": recruiter.concurrency_max} | values)
+    if "prefetch_percent" in values:
+        values["prefetch"] = 0
+    elif "prefetch" in values:
+        values["prefetch_percent"] = None
     recruiters.update(ctx.tx, message.id, values | {"next_try_ms": 0})
     return Done()
 

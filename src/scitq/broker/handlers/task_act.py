@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scitq.broker import outcomes
+from scitq.broker import checks, outcomes
 from scitq.broker.context import Ctx
 from scitq.broker.dispatch import handles
 from scitq.broker.handlers.task_create import must_own_task
@@ -32,8 +32,8 @@ def retry(ctx: Ctx, message: m.TaskRetry) -> m.TaskRetried:
     """Hide each and make it anew; F and X only, S when forced."""
     if len(message.ids) > MOST_IDS or len(set(message.ids)) != len(message.ids):
         raise UsageError("give each id once")
-    if message.retries is not None and not 0 <= message.retries <= 1000:
-        raise UsageError("--retry lies between 0 and 1000")
+    if message.retries is not None:
+        checks.check_retries(message.retries)
     made = []
     for task_id in message.ids:
         task = must_own_task(ctx, task_id)
@@ -123,7 +123,7 @@ def _resume(ctx: Ctx, task: Task, reason: str) -> Task:
         return _wish(ctx, task, "thaw", reason)
     if task.worker_id is not None:
         return _wish(ctx, task, "thaw", reason)
-    waits = task.resumes_to == TaskStatus.WAITING.value and dependencies.has_unmet(ctx.tx, task.id)
+    waits = task.resumes_to != TaskStatus.PENDING.value and dependencies.has_unmet(ctx.tx, task.id)
     return outcomes.advance(ctx, task, TaskEvent.RESUME_WAITING if waits else TaskEvent.RESUME_READY)
 
 
@@ -141,8 +141,10 @@ def _upload(ctx: Ctx, task: Task, reason: str) -> Task:
 @handles(m.TaskEdit)
 def edit(ctx: Ctx, message: m.TaskEdit) -> Done:
     """Change priority, name, labels or retries while no worker has the task."""
-    if message.priority is not None and not -1_000_000 <= message.priority <= 1_000_000:
-        raise UsageError("a priority lies between -1000000 and 1000000")
+    if message.priority is not None:
+        checks.check_priority(message.priority)
+    if message.retries is not None:
+        checks.check_retries(message.retries)
     for task_id in message.ids:
         task = must_own_task(ctx, task_id)
         if task.status not in {TaskStatus.PENDING, TaskStatus.WAITING, TaskStatus.INACTIVE, TaskStatus.SUSPENDED} or task.worker_id:

@@ -6,7 +6,7 @@ import math
 import secrets
 from typing import Any
 
-from scitq.broker import departures, jobs, setbacks
+from scitq.broker import checks, departures, jobs, setbacks
 from scitq.broker.context import Ctx, Park, Reading
 from scitq.broker.dispatch import handles, reads
 from scitq.broker.ready import NO_STEP
@@ -17,6 +17,16 @@ from scitq.protocol.messages import worker as m
 from scitq.protocol.messages.agent import Order
 from scitq.protocol.registry import Done
 from scitq.util.clock import monotonic_s
+
+MOST_SLOTS = 10_000
+"""Of one worker's concurrency, and of its prefetch."""
+
+
+def check_slots(concurrency: int | None, prefetch: int | None) -> None:
+    """UsageError for what no worker can be given."""
+    for name, value, least in (("concurrency", concurrency, 1), ("prefetch", prefetch, 0)):
+        if value is not None and not least <= value <= MOST_SLOTS:
+            raise UsageError(f"{name} lies between {least} and {MOST_SLOTS}")
 
 
 def _row(reading: Reading, worker: Worker, names: dict[int, str]) -> m.WorkerRow:
@@ -78,6 +88,14 @@ def events(reading: Reading, message: m.WorkerEvents) -> m.WorkerEventRows:
     return m.WorkerEventRows(rows=workers.events(reading.db, message.id, message.limit))
 
 
+def own_step(ctx: Ctx, step_id: int) -> None:
+    """The step exists, and the caller may have workers serve it: a worker is given all that its tasks name."""
+    step = steps.get(ctx.tx, step_id)
+    if step is None:
+        raise NotFoundError(f"there is no step {step_id}")
+    ctx.must_own(steps.workflow(ctx.tx, step.workflow_id).owner_id, f"step {step_id}")
+
+
 def must_steer(ctx: Ctx, worker_id: int) -> Worker:
     """The worker, which the caller may change: its owner, the owner of its step's workflow, or an administrator."""
     worker = workers.get(ctx.tx, worker_id)
@@ -93,15 +111,13 @@ def must_steer(ctx: Ctx, worker_id: int) -> Worker:
 @handles(m.WorkerUpdate)
 def update(ctx: Ctx, message: m.WorkerUpdate) -> Done:
     """Change workers while they work."""
-    changes: dict[str, Any] = {}
-    for name, value, most in (("concurrency", message.concurrency, 10_000), ("prefetch", message.prefetch, 10_000)):
-        if value is not None:
-            if not (name == "prefetch" or value > 0) or not 0 <= value <= most:
-                raise UsageError(f"{name} lies between {int(name == 'concurrency')} and {most}")
-            changes[name] = value
+    check_slots(message.concurrency, message.prefetch)
+    changes: dict[str, Any] = {
+        name: value for name, value in (("concurrency", message.concurrency), ("prefetch", message.prefetch)) if value is not None
+    }
     if message.step_id is not None:
-        if message.step_id and steps.get(ctx.tx, message.step_id) is None:
-            raise NotFoundError(f"there is no step {message.step_id}")
+        if message.step_id:
+            own_step(ctx, message.step_id)
         changes["step_id"] = message.step_id or None
     if message.is_permanent is not None:
         changes["is_permanent"] = int(message.is_permanent)
@@ -110,6 +126,7 @@ def update(ctx: Ctx, message: m.WorkerUpdate) -> Done:
             raise UsageError("the scope is W (its workflow), G (all) or N (nobody)")
         changes["scope"] = message.scope
     if message.name is not None:
+        checks.check_name(message.name, "worker")
         changes["name"] = message.name
     if not changes:
         raise UsageError("nothing to change was named")
@@ -144,6 +161,9 @@ def apply_settings(ctx: Ctx, worker_id: int) -> None:
 def act(ctx: Ctx, message: m.WorkerAct) -> Done:
     """Drain, resume or delete workers."""
     for worker_id in message.ids:
+        known = workers.get(ctx.tx, worker_id)
+        if message.action == "delete" and known is not None and known.status == "deleted":
+            continue  # said again (contract DEL-3)
         worker = must_steer(ctx, worker_id)
         match message.action:
             case "drain":

@@ -6,8 +6,6 @@ tells how many are left, and the client asks again.
 
 from __future__ import annotations
 
-import re
-
 import apsw
 
 from scitq.broker import checks, outcomes
@@ -25,13 +23,6 @@ from scitq.model.lifecycle import FINAL, TaskEvent, TaskStatus
 from scitq.protocol.messages import workflow as m
 from scitq.protocol.messages.task import TaskRetry
 
-_NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,200}")
-
-
-def _check_name(name: str, what: str) -> None:
-    if not _NAME.fullmatch(name) or name != name.strip() or name.isdigit():
-        raise UsageError(f"{name[:60]!r} can't name a {what}: 1 to 200 characters, no '/', no blank at the ends, not digits alone")
-
 
 def _must_be_free(ctx: Ctx, name: str) -> None:
     taken = next((each for each in workflows.named(ctx.tx, name) if each.owner_id == ctx.who.user_id), None)
@@ -44,7 +35,7 @@ def _must_be_free(ctx: Ctx, name: str) -> None:
 @handles(m.WorkflowCreate)
 def create(ctx: Ctx, message: m.WorkflowCreate) -> m.WorkflowRow:
     """A new, open workflow, by a name that its owner has no other of."""
-    _check_name(message.name, "workflow")
+    checks.check_name(message.name, "workflow")
     if message.maximum_workers is not None and message.maximum_workers < 0:
         raise UsageError("the most workers of a workflow are 1 or more; 0 means any number")
     if len(message.template) > 4 << 20:
@@ -79,7 +70,7 @@ def update(ctx: Ctx, message: m.WorkflowUpdate) -> m.WorkflowRow:
     """A new name or limit."""
     workflow = _owned(ctx, message.id, message.name)
     if message.new_name is not None and message.new_name != workflow.name:
-        _check_name(message.new_name, "workflow")
+        checks.check_name(message.new_name, "workflow")
         _must_be_free(ctx, message.new_name)
     if message.maximum_workers is not None and message.maximum_workers < 0:
         raise UsageError("the most workers of a workflow are 1 or more; 0 means any number")
@@ -216,9 +207,8 @@ def wait(reading: Reading, message: m.WorkflowWait) -> m.WorkflowWaited | Park:
 @handles(m.StepCreate)
 def create_step(ctx: Ctx, message: m.StepCreate) -> m.StepRow:
     """A new step of a workflow of one's own."""
-    _check_name(message.name, "step")
-    if not 0 <= message.retries <= 1000:
-        raise UsageError("--retry lies between 0 and 1000")
+    checks.check_name(message.name, "step")
+    checks.check_retries(message.retries)
     workflow = _owned(ctx, message.workflow_id, message.workflow_name)
     if workflow.status == "canceled":
         raise ConflictError(f"workflow {workflow.id} is canceled")
@@ -302,8 +292,7 @@ def act_on_step(ctx: Ctx, message: m.StepAct) -> m.GroupActed:
 def update_step(ctx: Ctx, message: m.StepUpdate) -> m.StepRow:
     """How often later tasks are tried again."""
     step, _ = _owned_step(ctx, message.id)
-    if not 0 <= message.retries <= 1000:
-        raise UsageError("--retry lies between 0 and 1000")
+    checks.check_retries(message.retries)
     workflows.set_retries(ctx.tx, step.id, message.retries)
     return workflows.step_row(ctx.tx, found(steps.get(ctx.tx, step.id), "step", step.id))
 

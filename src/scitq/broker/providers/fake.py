@@ -129,6 +129,7 @@ def read_flavors(name: str, region: str, given: Mapping[str, Mapping[str, Any]])
     found = {}
     for flavor, options in given.items():
         taken = Settings(f"{name}.flavors.{flavor}", options)
+        gpu = taken.text("gpu")
         found[flavor] = Flavor(
             provider=name,
             region=taken.text("region", region),
@@ -136,8 +137,8 @@ def read_flavors(name: str, region: str, given: Mapping[str, Mapping[str, Any]])
             cpus=taken.number("cpus", 1),
             mem_gib=taken.number("mem", 1),
             disk_gb=taken.number("disk", 0),
-            gpus=int(taken.number("gpus", 0)),
-            gpu=taken.text("gpu"),
+            gpus=int(taken.number("gpus", 1 if gpu else 0)),
+            gpu=gpu,
             gpumem_gib=taken.number("gpumem", 0),
             eviction_percent=taken.number("eviction", 0),
             cost=taken.number("cost", 0),

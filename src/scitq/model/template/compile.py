@@ -7,7 +7,7 @@ from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass, field
 
 from scitq.errors import ScitqError, UsageError
-from scitq.model.task import TaskSpec
+from scitq.model.task import MOST_PRIORITY, MOST_RETRIES, TaskSpec
 from scitq.model.template import check, iterate, numbers, params, read, recruiters
 from scitq.model.template.condition import holds
 from scitq.model.template.iterate import Sources, Unit
@@ -65,6 +65,16 @@ def compile_plan(template: Template, given: MappingOf[str, str], name: str, sour
         raise TemplateError(error.problems, file) from None
 
 
+def _check_labels(step: StepTemplate, units: list[Unit]) -> None:
+    """TemplateError when two tasks would have one name: the items `a.b` and `c` are joined as `a` and `b.c` are."""
+    seen: dict[str, Unit] = {}
+    for unit in units:
+        other = seen.setdefault(unit.label, unit)
+        if other is not unit:
+            both = " and ".join(", ".join(f"{name} {value!r}" for name, value in each.coordinates.items()) for each in (other, unit))
+            raise problem(step.line, f"two tasks would be named {step.name}.{unit.label}: those of {both}; rename an item")
+
+
 @dataclass(slots=True)
 class _Made:
     """What a step came to: its coordinates' names, its tasks' positions and places, by unit."""
@@ -93,6 +103,8 @@ class _Compiler:
         self.problems = Problems()
         self.tasks: list[PlannedTask] = []
         self.made: dict[str, _Made] = {}
+        self.places: dict[str, str] = {}
+        """The task to which each folder of the workspace and of publish_root belongs."""
         self.dependencies = 0
 
     def plan(self) -> Plan:
@@ -103,7 +115,7 @@ class _Compiler:
             first = len(self.tasks)
             retries = 0
             try:
-                retries = numbers.whole(step.texts, "retry", self.scope.with_variables(step.variables)) or 0
+                retries = numbers.whole(step.texts, "retry", self.scope.with_variables(step.variables), most=MOST_RETRIES) or 0
             except TemplateError as error:
                 self.problems.take(error, step.line)
             self._make_step(step, units)
@@ -150,6 +162,7 @@ class _Compiler:
         try:
             mine, scope = self._units_of(step, units)
             made = self.made[step.name] = _Made(tuple(mine[0].coordinates) if mine else ())
+            _check_labels(step, mine)
             for unit in mine:
                 self._make_task(step, unit, scope.with_variables(step.variables), made)
         except TemplateError as error:
@@ -197,8 +210,8 @@ class _Compiler:
             spec=self._spec(step, unit, scope, inputs, resources, output, publish),
             depends_on=tuple(position for position in waits if position not in after_any),
             after_any=tuple(after_any),
-            retries=numbers.whole(step.texts, "retry", scope) or 0,
-            priority=numbers.integer(step.texts, "priority", scope) or 0,
+            retries=numbers.whole(step.texts, "retry", scope, most=MOST_RETRIES) or 0,
+            priority=numbers.whole(step.texts, "priority", scope, least=-MOST_PRIORITY, most=MOST_PRIORITY) or 0,
             coordinates=unit.coordinates,
         )
         made.units.append((unit, len(self.tasks), publish or output))
@@ -266,7 +279,7 @@ class _Compiler:
         if self.template.workspace is None or (publish is not None and numbers.flag(step.texts, "skip_if_exists", scope)):
             return None, publish
         root = self._folder(self.template.workspace.evaluate(scope).strip(), self.template.workspace.line)
-        return f"{root}{self._tail((self.name, step.name, unit.label))}", publish
+        return self._own_place(root, (self.name, step.name, unit.label), step), publish
 
     def _publish(self, step: StepTemplate, unit: Unit, scope: Scope) -> str | None:
         publish = numbers.text(step.texts, "publish", scope)
@@ -278,7 +291,15 @@ class _Compiler:
         if self.template.publish_root is None:
             raise problem(line, "publish: true needs a publish_root at the top of the file")
         root = self._folder(self.template.publish_root.evaluate(scope).strip(), self.template.publish_root.line)
-        return f"{root}{self._tail((step.name, unit.label))}"
+        return self._own_place(root, (step.name, unit.label), step)
+
+    def _own_place(self, root: str, parts: tuple[str, ...], step: StepTemplate) -> str:
+        """A folder that no other task has: two that differ only in characters that are replaced would mix their files."""
+        place = f"{root}{self._tail(parts)}"
+        other = self.places.setdefault(place, ".".join(parts))
+        if other != ".".join(parts):
+            raise problem(step.line, f"{other} and {'.'.join(parts)} would both have the folder {place}; rename an item")
+        return place
 
     @staticmethod
     def _tail(parts: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ from scitq.model.template.text import Text, Words
 from scitq.model.template.tree import Mapping, Node, Scalar, Sequence
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_LONGEST_NAME = 200
 
 
 def near(word: str, known: list[str]) -> str:
@@ -83,8 +84,11 @@ class Fields:
             self.problems.add(self.line, f"{self.what} needs a {key}")
             return ""
         text = self.plain(key)
-        if not NAME.fullmatch(text):
-            self.problems.add(self.line_of(key), f"the name {text!r} must begin with a letter and hold letters, digits, _ and - only")
+        if not NAME.fullmatch(text) or len(text) > _LONGEST_NAME:
+            self.problems.add(
+                self.line_of(key),
+                f"the name {text[:60]!r} must begin with a letter and hold letters, digits, _ and - only, at most {_LONGEST_NAME}",
+            )
         return text
 
     def flag(self, key: str, default: bool = False) -> bool:

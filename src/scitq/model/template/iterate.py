@@ -88,8 +88,8 @@ def _whole(dimension: Dimension, key: str, default: int, scope: Scope) -> int:
     if words is None:
         return default
     text = words.evaluate(scope)
-    if not re.fullmatch(r"\s*[+-]?\d+\s*", text):
-        raise problem(words.line, f"{key} must be a whole number, not {text!r}")
+    if not re.fullmatch(r"\s*[+-]?\d{1,18}\s*", text):
+        raise problem(words.line, f"{key} must be a whole number, not {text[:60]!r}")
     return int(text)
 
 

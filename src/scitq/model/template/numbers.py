@@ -30,19 +30,14 @@ def number(texts: Texts, key: str, scope: Scope) -> float | None:
     return float(found)
 
 
-def whole(texts: Texts, key: str, scope: Scope, least: int = 0) -> int | None:
-    """A whole number, at least `least`."""
+def whole(texts: Texts, key: str, scope: Scope, least: int = 0, most: int = 1_000_000) -> int | None:
+    """A whole number from `least` to `most`."""
     found = text(texts, key, scope)
     if found is None:
         return None
-    if not re.fullmatch(r"[+-]?\d+", found) or int(found) < least:
-        raise problem(texts[key].line, f"{key} must be a whole number, {least} or more, not {found!r}")
+    if not re.fullmatch(r"[+-]?\d{1,18}", found) or not least <= int(found) <= most:
+        raise problem(texts[key].line, f"{key} must be a whole number from {least} to {most}, not {found[:60]!r}")
     return int(found)
-
-
-def integer(texts: Texts, key: str, scope: Scope) -> int | None:
-    """A whole number, negative ones too."""
-    return whole(texts, key, scope, least=-(1 << 31))
 
 
 def gibibytes(texts: Texts, key: str, scope: Scope) -> float | None:
@@ -87,10 +82,10 @@ def percent_or_whole(texts: Texts, key: str, scope: Scope) -> tuple[int | None, 
     found = text(texts, key, scope)
     if found is None:
         return None, None
-    match = re.fullmatch(r"(\d+)\s*%", found)
+    match = re.fullmatch(r"(\d{1,4})\s*%", found)
     if match:
         return None, int(match[1])
-    return whole(texts, key, scope), None
+    return whole(texts, key, scope, most=10_000), None
 
 
 def comparison(texts: Texts, key: str, scope: Scope, default_sign: str) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping as MappingOf
 
@@ -9,12 +10,14 @@ from scitq.errors import UsageError
 from scitq.model.template.fields import NAME, Fields, near
 from scitq.model.template.problems import Problems
 from scitq.model.template.schema import PARAM_TYPES, Param
-from scitq.model.template.text import Value
+from scitq.model.template.text import Value, show
 from scitq.model.template.tree import Mapping, Scalar
 
 _KEYS = ("type", "default", "required", "choices", "help", "min", "max")
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
+_MOST_DIGITS = 100
+"""Of a whole number, blanks and signs included."""
 
 
 def read(problems: Problems, node: Mapping) -> dict[str, Param]:
@@ -51,17 +54,35 @@ def _read_one(problems: Problems, name: str, node: Mapping, line: int) -> Param:
         kind,
         line,
         is_required=fields.flag("required"),
-        choices=choices,
+        choices=_checked_choices(problems, fields, Param(name, kind, line), choices),
         help=fields.plain("help"),
         least=fields.number("min"),
         most=fields.number("max"),
     )
+    _check_bounds(problems, fields, param)
     default = fields.node("default")
     if default is None:
         return param
     if param.is_required:
         problems.add(fields.line_of("default"), f"the parameter {name} is required, so a default has no use")
     return _with_default(problems, param, default if isinstance(default, Scalar) else Scalar("", default.line, "list"))
+
+
+def _checked_choices(problems: Problems, fields: Fields, param: Param, choices: tuple[str, ...]) -> tuple[str, ...]:
+    """The choices, each as its value is written: 010 and 10 are one integer."""
+    try:
+        return tuple(show(convert(param, text)) for text in choices)
+    except UsageError as error:
+        problems.add(fields.line_of("choices"), f"the choices of {param.name}: {error}")
+        return ()
+
+
+def _check_bounds(problems: Problems, fields: Fields, param: Param) -> None:
+    given = [key for key in ("min", "max") if fields.has(key)]
+    if given and param.kind not in ("integer", "float"):
+        problems.add(fields.line_of(given[0]), f"{given[0]} is for numbers, and the parameter {param.name} is of type {param.kind}")
+    elif param.least is not None and param.most is not None and param.least > param.most:
+        problems.add(fields.line_of("min"), f"min is greater than max, so the parameter {param.name} can have no value")
 
 
 def _with_default(problems: Problems, param: Param, node: Scalar) -> Param:
@@ -77,16 +98,26 @@ def _with_default(problems: Problems, param: Param, node: Scalar) -> Param:
 
 def convert(param: Param, text: str) -> Value:
     """The value that `text` writes for `param`; UsageError when it is none of its type."""
+    value = _typed(param, text)
+    if param.choices and show(value) not in param.choices:
+        raise UsageError(f"{text!r} is none of {', '.join(param.choices)}")
+    return value
+
+
+def _typed(param: Param, text: str) -> Value:
     match param.kind:
         case "integer":
-            if not re.fullmatch(r"[+-]?\d[\d_]*", text.strip()):
-                raise UsageError(f"{text!r} is no whole number")
+            if not re.fullmatch(r"\s*[+-]?\d+(_\d+)*\s*", text) or len(text) > _MOST_DIGITS:
+                raise UsageError(f"{text[:_MOST_DIGITS]!r} is no whole number")
             return _within(param, int(text))
         case "float":
             try:
-                return _within(param, float(text))
+                number = float(text)
             except ValueError:
                 raise UsageError(f"{text!r} is no number") from None
+            if not math.isfinite(number):
+                raise UsageError(f"{text!r} is no finite number")
+            return _within(param, number)
         case "boolean":
             if text.strip().lower() not in _TRUE | _FALSE:
                 raise UsageError(f"{text!r} is neither true nor false")
@@ -94,8 +125,6 @@ def convert(param: Param, text: str) -> Value:
         case "provider_region":
             if not re.fullmatch(r"[\w-]+\.[\w-]+(:[\w-]+)?", text):
                 raise UsageError(f"{text!r} is no provider and region; write name.config or name.config:region")
-    if param.choices and text not in param.choices:
-        raise UsageError(f"{text!r} is none of {', '.join(param.choices)}")
     return text
 
 

@@ -67,7 +67,7 @@ def read_dimension(problems: Problems, node: Mapping, name: str | None) -> Dimen
     if known is None:
         line = fields.line_of("source")
         problems.add(line, f"the source of items must be one of {', '.join(SOURCES)}" + (f", not {source!r}" if source else ""))
-        known = tuple(key for keys in SOURCES.values() for key in keys)
+        known = tuple(fields.others)
     texts: dict[str, Words] = {}
     groups: dict[str, Words] = {}
     values = None

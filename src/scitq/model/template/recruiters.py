@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from scitq.errors import UsageError
@@ -25,7 +26,7 @@ def plan(step: StepTemplate, scope: Scope, tasks: Sequence[PlannedTask]) -> list
 def _one(step: StepTemplate, rank: int, pool: PoolTemplate, scope: Scope, tasks: Sequence[PlannedTask]) -> PlannedRecruiter:
     texts = {**{key: words for key, words in step.task_spec.items() if key in ("concurrency", "prefetch")}, **pool.texts}
     prefetch, prefetch_percent = numbers.percent_or_whole(texts, "prefetch", scope)
-    concurrency = numbers.whole(texts, "concurrency", scope, least=1)
+    concurrency = numbers.whole(texts, "concurrency", scope, least=1, most=10_000)
     cpus = [task.spec.cpus for task in tasks if task.spec.cpus is not None]
     memory = [task.spec.mem_gib for task in tasks if task.spec.mem_gib is not None]
     disk = [task.spec.disk_gb for task in tasks if task.spec.disk_gb is not None]
@@ -63,8 +64,11 @@ def _filter(pool: PoolTemplate, scope: Scope) -> str:
         if piece is not None:
             pieces.append(piece)
     gpu = numbers.text(pool.texts, "gpu", scope)
-    if gpu is not None and gpu.lower() in ("true", "yes", "1", ">= 1", ">=1"):
-        pieces.append("gpumem>0")
+    count = re.fullmatch(r"(>=|<=|==|=|>|<)?\s*(\d{1,6})", gpu or "")
+    if gpu is not None and gpu.lower() in ("true", "yes"):
+        pieces.append("gpus>0")
+    elif count is not None and (count[1] or int(count[2])):
+        pieces.append(f"gpus{count[1] or '>='}{count[2]}")
     elif gpu is not None and is_truthy(gpu):
         pieces.append(f"gpu~{gpu}")
     own = numbers.text(pool.texts, "filter", scope)

@@ -137,7 +137,9 @@ class QuotaRows(Reply, frozen=True, kw_only=True):
 
 @request("provider.quotas", USERS, QuotaRows)
 class ProviderQuotas(Request, frozen=True, kw_only=True):
-    """All limits."""
+    """All limits, or those of one provider."""
+
+    provider: str | None = None
 
 
 @request("provider.quota", ADMINS)

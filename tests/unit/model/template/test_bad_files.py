@@ -36,7 +36,7 @@ BAD: list[tuple[str, list[int], str]] = [
     (f"name: w\n{STEP}    shell: [sh]\n", [6], "shell takes a text, not a list"),
     (f"name: w\n{STEP}    language: sh\n    shell: bash\n", [7], "says the same as another key"),
     (f"name: w\n{STEP}    retry: many\n", [6], "retry must be a whole number"),
-    (f"name: w\n{STEP}    retry: -1\n", [6], "0 or more"),
+    (f"name: w\n{STEP}    retry: -1\n", [6], "from 0 to 1000"),
     (f"name: w\n{STEP}    task_spec:\n      cpus: lots\n", [7], "cpus must be a number greater than 0"),
     (f"name: w\n{STEP}    task_spec:\n      mem: 12 elephants\n", [7], "'12 elephants' is no size"),
     (f"name: w\n{STEP}    task_spec:\n      time_limit: soon\n", [7], "'soon' is no duration"),
@@ -44,7 +44,7 @@ BAD: list[tuple[str, list[int], str]] = [
     (f"name: w\n{STEP}    env:\n      A-B: 1\n", [7], "can't be the name of an environment variable"),
     (f"name: w\n{STEP}    worker_pool:\n      cpu: about 8\n", [7], "cpu is compared with a number"),
     (f"name: w\n{STEP}    worker_pool:\n      filter: cpu>>8\n", [7], "bad filter"),
-    (f"name: w\n{STEP}    worker_pool:\n      max: 0\n", [7], "1 or more"),
+    (f"name: w\n{STEP}    worker_pool:\n      max: 0\n", [7], "from 1 to"),
     (f"name: w\n{STEP}    grouped: maybe\n", [6], "grouped is true or false"),
     (f"name: w\n{STEP}    grouped: true\n    grouped_by: sample\n", [7], "can't stand beside grouped"),
     (f"name: w\n{STEP}    grouped_by: sample\n", [3], "grouped by 'sample', which the workflow does not go over"),
@@ -71,7 +71,32 @@ BAD: list[tuple[str, list[int], str]] = [
     (f"name: w\nparams:\n  x: {{required: true, default: c}}\n{STEP}", [3], "so a default has no use"),
     (f"name: w\nparams:\n  x-y: 3\n{STEP}", [3], "the parameter's name 'x-y'"),
     (f"name: w\nparams:\n  x: {{type: int, max: 5, default: 9}}\n{STEP}", [3], "9 is not up to 5"),
+    (f"name: w\nparams:\n  x: {{type: int, min: 5, max: 2}}\n{STEP}", [3], "min is greater than max"),
+    (f"name: w\nparams:\n  x: {{type: string, min: 2}}\n{STEP}", [3], "min is for numbers"),
+    (f"name: w\nparams:\n  x: {{type: int, choices: [1, 2], default: 3}}\n{STEP}", [3], "'3' is none of 1, 2"),
+    (f"name: w\nparams:\n  x: {{type: int, choices: [1, two]}}\n{STEP}", [3], "the choices of x: 'two' is no whole number"),
+    (f"name: w\nparams:\n  x: 1:30\n{STEP}", [3], "'1:30' is no whole number"),
+    # numbers that no server would take
+    (f"name: w\n{STEP}    retry: 2000\n", [6], "retry must be a whole number from 0 to 1000"),
+    (f"name: w\n{STEP}    priority: 1{'0' * 40}\n", [6], "priority must be a whole number from"),
+    (f"name: {'w' * 201}\n{STEP}", [1], "at most 200"),
     # items
+    (
+        f"name: w\niterate: {{name: sample, source: ena, accession: X}}\n{STEP}",
+        [2],
+        "must be one of list, range, lines, tsv, uri, not 'ena'",
+    ),
+    (
+        f"name: w\niterate:\n  - {{name: x, values: [a, a.b]}}\n  - {{name: y, values: [b.c, c]}}\n{STEP}",
+        [6],
+        "two tasks would be named a.a.b.c: those of x 'a', y 'b.c' and x 'a.b', y 'c'",
+    ),
+    (
+        f"{TWO.replace('A, B', '[a_b, c, a:b]').replace('[[', '[').replace(']]', ']')}{STEP}",
+        [5],
+        "w.a.a_b and w.a.a:b would both have the folder",
+    ),
+    (f"name: w\niterate: {{name: n, end: 1{'0' * 40}}}\n{STEP}", [2], "end must be a whole number"),
     (f"name: w\niterate: {{name: sample}}\n{STEP}", [2], "the source of items must be one of"),
     (f"name: w\niterate: {{name: sample, source: list}}\n{STEP}", [2], "need values"),
     (f"name: w\niterate: {{name: sample, values: []}}\n{STEP}", [2], "the list is empty"),
@@ -150,3 +175,15 @@ def test_wrong_parameters_are_told_together() -> None:
         "the parameter n is required: --param n=INTEGER",
         "--param b: 'perhaps' is neither true nor false",
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n", "1__0"), ("n", "1_"), ("n", "0x10"), ("n", "9" * 5000), ("n", "٣x"), ("f", "nan"), ("f", "inf"), ("f", "-1e999"), ("c", "5")],
+)
+def test_a_parameter_that_writes_no_value_of_its_type_is_a_usage_error(name: str, value: str) -> None:
+    text = f"name: w\nparams:\n  n: 1\n  f: 0.5\n  c: {{type: int, choices: [10, 20], default: 10}}\n{STEP}"
+    with pytest.raises(UsageError, match=f"--param {name}: ") as caught:
+        compile_plan(load(text, "w.yaml"), {name: value}, "w", Files({}), "w.yaml")
+    assert len(str(caught.value)) < 300
+    assert compile_plan(load(text, "w.yaml"), {"n": "1_0", "f": "-2e3", "c": "020"}, "w", Files({}), "w.yaml").tasks

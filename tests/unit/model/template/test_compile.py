@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from tests.unit.model.template.sources import Files
 
 from scitq.model.template.compile import compile_plan, load, name_of
@@ -274,11 +275,27 @@ steps:
 """
     )
     first, *others = plan.recruiters
-    assert (first.step, first.filter) == ("b", "provider~aws.main:region~eu-west-1:cpu>=8:mem>=60:gpumem>0")
+    assert (first.step, first.filter) == ("b", "provider~aws.main:region~eu-west-1:cpu>=8:mem>=60:gpus>0")
     assert (first.cpus_per_task, first.prefetch_percent, first.rounds, first.max_workers, first.timeout_s) == (4, 50, 2, 10, 300)
     assert [(each.step, each.rank, each.concurrency, each.max_workers) for each in others] == [("c", 1, 3, 10), ("c", 2, 3, 10)]
     assert others[0].filter == "provider~slurm.main:flavor~main:cpu>=8:mem>=30"
     assert others[1].filter.endswith("eviction<=20:cost<1")
+
+
+@pytest.mark.parametrize(
+    ("written", "filter_"),
+    [("true", "gpus>0"), ("1", "gpus>=1"), ("'>= 2'", "gpus>=2"), ("'A100%'", "gpu~A100%"), ("false", ""), ("0", "")],
+)
+def test_a_pool_asks_for_gpus_by_number_or_by_name(written: str, filter_: str) -> None:
+    plan = _plan(HEAD + f"steps: [{{name: a, command: x, worker_pool: {{gpu: {written}}}}}]\n")
+    assert [each.filter for each in plan.recruiters] == [filter_]
+
+
+def test_two_tasks_may_share_a_folder_that_the_file_names() -> None:
+    text = (
+        HEAD + "iterate: {name: s, values: [a, b]}\nsteps: [{name: a, command: x, output: s3://bucket/all/, publish: s3://bucket/final/}]\n"
+    )
+    assert [(task.spec.output, task.spec.publish) for task in _plan(text).tasks] == [("s3://bucket/all/", "s3://bucket/final/")] * 2
 
 
 def test_merge_keys_of_yaml_share_groups() -> None:
