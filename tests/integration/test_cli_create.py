@@ -167,8 +167,11 @@ def test_scripts_take_flags_from_their_lines(site, tmp_path):
     assert task["spec"]["shell"] == "bash"
     assert task["spec"]["cpus"] == 2.0
     assert task["row"]["name"] == "from script"
-    script.write_text("#SCITQ --nonsense 3\necho\n")
-    assert "--nonsense" in site.fails(["task", "create", "--script", str(script)], 2).err
+    for wrong in ("--nonsense 3", "--from-file x", "--dry-run", "--script x"):
+        script.write_text(f"#SCITQ --container bare {wrong}\necho\n")
+        assert wrong.split()[0] in site.fails(["task", "create", "--script", str(script)], 2).err
+    script.write_text("#SCITQ --container bare --wait --timeout 0.2s\necho\n")
+    site.ok(f"task cancel --id {site.fails(['task', 'create', '--script', str(script)], 124).id}")
 
 
 def test_tasks_of_a_file(site, tmp_path):
@@ -233,9 +236,11 @@ def test_dependencies_hold_tasks_back(site):
     fourth = site.create("true", f"--depends-on {first}-{second},last")
     assert site.show(fourth)["depends_on"] == [first, second, third]
     assert str(first) in site.ok(f"task explain --id {second}").out
+    assert len(site.ok(f"task explain --id {second}").out.splitlines()) == 1
     chained = site.create("true", f"--depends-on {first} --on-dependency-failure cancel")
     site.ok(f"task cancel --id {first}")
     assert site.wait_status(chained, "X") == "X"
+    assert "it was canceled" in site.ok(f"task explain --id {chained}").out
     assert site.status_of(second) == "W"
     site.fails([*CREATE, "--command", "x", "--depends-on", "99999999"], 5)
     site.ok(f"task cancel --id {second},{third}")

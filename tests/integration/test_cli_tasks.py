@@ -241,6 +241,7 @@ def test_a_time_limit_ends_a_task(site):
     task = site.create("sleep 300", "--time-limit 1s")
     assert site.wait_status(task, "SF") == "F"
     assert "time limit" in site.show(task)["row"]["reason"]
+    assert "want of memory" not in site.ok(f"task show --id {task}").out
 
 
 def test_max_fails_cancels_the_rest_of_an_array(site):
@@ -275,9 +276,33 @@ def test_the_peak_of_a_small_task_is_its_own_and_not_that_of_what_starts_it(site
 
 def test_a_task_that_fits_no_worker_says_so(site):
     task = site.create("true", "--cpus 5000")
-    explained = site.ok(f"task explain --id {task}").out
-    assert "5000" in explained
+    assert "needs 5000 cpus and the biggest worker without a step has" in site.ok(f"task explain --id {task}").out
     site.ok(f"task cancel --id {task}")
+    task = site.create("true", "--gpus 1000")
+    assert "1000 GPUs (has " in site.ok(f"task explain --id {task}").out
+    site.ok(f"task cancel --id {task}")
+
+
+def test_why_a_task_waits_behind_others(site):
+    (worker,) = [row for row in site.workers() if row["status"] == "ready"]
+    large = f"--mem {worker['hardware']['mem_gib'] * 0.6:.1f}"
+    first = site.create("sleep 300", large)
+    site.wait_status(first, "R")
+    second = site.create("true", large)
+    assert "leave room: agent0 has too little free for" in site.ok(f"task explain --id {second}").out
+    site.ok(f"task cancel --id {second}")
+    others = [site.create("sleep 300") for _ in range(3)]
+    for task in others:
+        site.wait_status(task, "R")
+    waiting = [site.create("true") for _ in range(2)]
+    told = site.ok(f"task explain --id {waiting[0]},{waiting[1]}").out.splitlines()
+    assert [line.partition(": ")[2] for line in told] == [
+        f"all slots of the worker without a step are taken, {n} ahead of it" for n in (0, 1)
+    ]
+    for task in (first, *others):
+        site.ok(f"task kill --id {task}")
+    for task in waiting:
+        assert site.wait_status(task, "SF") == "S"
 
 
 def test_workers_are_listed_changed_and_drained(site):

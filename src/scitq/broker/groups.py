@@ -14,6 +14,7 @@ from scitq.errors import ConflictError, NotFoundError, UsageError
 from scitq.protocol.messages.task import TaskAct
 from scitq.protocol.messages.workflow import StepShow
 from scitq.protocol.tokens import Identity
+from scitq.util.units import counted
 
 MOST_AT_ONCE = 2000
 """Tasks changed by one request: about a tenth of a second."""
@@ -73,11 +74,11 @@ def act_on(ctx: Ctx, action: str, letters: str, reason: str, *, workflow_id: int
 
 def must_be_over(ctx: Ctx, workflow: Workflow, step: Step | None = None) -> None:
     """ConflictError while any task of the workflow, or of the step, can still go on."""
-    counted = tasks.counts(ctx.tx, step_id=step.id) if step else workflows.counts(ctx.tx, workflow.id)
-    going = sum(counted.get(letter, 0) for letter in (workflows.ALIVE if step is None else workflows.ALIVE + "W"))
+    by_letter = tasks.counts(ctx.tx, step_id=step.id) if step else workflows.counts(ctx.tx, workflow.id)
+    going = sum(by_letter.get(letter, 0) for letter in (workflows.ALIVE if step is None else workflows.ALIVE + "W"))
     if going:
         what = f"step {step.name} ({step.id})" if step else f"workflow {workflow.name} ({workflow.id})"
-        raise ConflictError(f"{what} has {going} tasks that have not ended; first: scitq workflow cancel --id {workflow.id}")
+        raise ConflictError(f"{what} has {counted(going, 'task')} not ended yet; first: scitq workflow cancel --id {workflow.id}")
 
 
 def remove(ctx: Ctx, *, step_id: int | None = None, workflow_id: int | None = None) -> tuple[int, int]:

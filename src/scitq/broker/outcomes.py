@@ -10,6 +10,7 @@ from scitq.errors import ConflictError
 from scitq.model import needs
 from scitq.model.lifecycle import FINAL, TaskEvent, TaskStatus
 from scitq.model.needs import Needs
+from scitq.util.units import counted
 
 MOST_LOSSES = 3
 """A task that was running on so many lost workers is not retried by itself any more (contract, section 0, item 8)."""
@@ -128,7 +129,7 @@ def _limit_failures(ctx: Ctx, array_id: int) -> None:
         return
     for task in tasks.of_group(ctx.tx, "WPIZACDO", array_id=array_id):
         if not (task.status is TaskStatus.SUSPENDED and task.worker_id is not None):
-            cancel(ctx, task, f"{found[2]} tasks of its array failed")
+            cancel(ctx, task, f"{counted(found[2], 'task')} of its array failed")
 
 
 def cancel(ctx: Ctx, task: Task, reason: str) -> Task:

@@ -7,6 +7,7 @@ import argparse
 from scitq.commands import groups
 from scitq.commands.context import Context
 from scitq.errors import EXIT_OK
+from scitq.util.units import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,5 +26,5 @@ def run(context: Context) -> int:
     elif context.out.is_quiet:
         context.out.ids([answer.id])
     else:
-        context.out.text(f"step {answer.id} and its {changed} tasks are deleted")
+        context.out.text(f"step {answer.id} is deleted, and {counted(changed, 'task')} with it")
     return EXIT_OK

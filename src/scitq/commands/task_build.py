@@ -14,8 +14,8 @@ from scitq.commands.task_fields import KEY, Values
 from scitq.errors import UsageError
 from scitq.model.task import NewTask, TaskSpec
 
-_ARRAY = re.compile(r"(\d{1,9})-(\d{1,9})(?::(\d{1,9}))?(?:%(\d{1,9}))?", re.ASCII)
-_LIST = re.compile(r"\d{1,9}(?:,\d{1,9})*(?:%(\d{1,9}))?", re.ASCII)
+_ARRAY = re.compile(r"([^%]*)(?:%(\d{1,9}))?", re.ASCII)
+_PIECE = re.compile(r"(\d{1,9})(?:-(\d{1,9})(?::(\d{1,9}))?)?", re.ASCII)
 MOST_ELEMENTS = 10_000_000
 MOST_DEPENDENCIES = 100_000
 
@@ -29,23 +29,23 @@ class Array(NamedTuple):
 
 
 def parse_array(text: str) -> Array:
-    """`1-1000`, `1-100:5`, `1-100:5%20` (at most 20 at once), `1,4,9`."""
-    match = _ARRAY.fullmatch(text.strip())
-    if match:
-        first, last, stride = int(match[1]), int(match[2]), int(match[3] or 1)
-        most = int(match[4]) if match[4] else None
-        indices: Sequence[int] = range(first, last + 1, stride) if stride else ()
-    else:
-        found = _LIST.fullmatch(text.strip())
-        if not found:
-            raise UsageError(f"{text!r} is no array; write 1-1000, or 1-100:5, or 1-100%20 for at most 20 at once, or 1,4,9")
-        most = int(found[1]) if found[1] else None
-        indices = [int(word) for word in text.partition("%")[0].split(",")]
-    if not indices:
-        raise UsageError(f"the array {text!r} has no element")
-    if len(indices) > MOST_ELEMENTS:
-        raise UsageError(f"the array {text!r} has {len(indices)} elements; at most {MOST_ELEMENTS}")
-    if len(set(indices)) < len(indices):
+    """`1-1000`, `1-100:5`, `1-100:5%20` (at most 20 at once), `1,4,7-9`."""
+    whole = _ARRAY.fullmatch(text.strip())
+    found = [_PIECE.fullmatch(piece.strip()) for piece in whole[1].split(",")] if whole else [None]
+    ranges = []
+    for piece in found:
+        if whole is None or piece is None:
+            raise UsageError(f"{text!r} is no array; write 1-1000, or 1-100:5, or 1-100%20 for at most 20 at once, or 1,4,7-9")
+        stride = int(piece[3] or 1)
+        ranges.append(range(int(piece[1]), int(piece[2] or piece[1]) + 1, stride) if stride else range(0))
+        if not ranges[-1]:
+            raise UsageError(f"the array {text!r} has no element{'' if len(found) == 1 else f' in {piece[0]}'}")
+    most = int(whole[2]) if whole and whole[2] else None
+    count = sum(map(len, ranges))
+    if count > MOST_ELEMENTS:
+        raise UsageError(f"the array {text!r} has {count} elements; at most {MOST_ELEMENTS}")
+    indices: Sequence[int] = ranges[0] if len(ranges) == 1 else [index for piece in ranges for index in piece]
+    if len(ranges) > 1 and len(set(indices)) < count:
         raise UsageError(f"the array {text!r} names an element twice")
     if most == 0:
         raise UsageError(f"the array {text!r} lets none run; write a number above 0 after the %")

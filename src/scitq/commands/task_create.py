@@ -66,7 +66,11 @@ def _with_script(context: Context) -> Values:
         said = parser.parse(list(task_sources.script_words(text)))
     except UsageError as error:
         raise UsageError(f"{options.script}, #SCITQ lines: {error.message}") from None
-    for name in ("array", "each_line", "max_running", "max_fails"):
+    for name in ("from_file", "script", "dry_run"):
+        if getattr(said, name):
+            raise UsageError(f"{options.script}, #SCITQ lines: --{name.replace('_', '-')} is for the command line only")
+    options.wait = options.wait or said.wait
+    for name in ("array", "each_line", "max_running", "max_fails", "timeout"):
         if getattr(options, name) is None:
             setattr(options, name, getattr(said, name))
     return {"shell": task_sources.script_shell(text)} | task_fields.from_flags(said) | values | {"command": text}
@@ -102,12 +106,12 @@ def run(context: Context) -> int:
     from scitq.commands import task_build, task_send, task_sources
 
     options = context.options
-    if options.timeout is not None and not options.wait:
-        raise UsageError("--timeout is for --wait")
     for name in ("array", "each_line", "from_file", "script"):
         if getattr(options, name) == "":
             raise UsageError(f"--{name.replace('_', '-')} is empty")
     values = _with_script(context)
+    if options.timeout is not None and not options.wait:
+        raise UsageError("--timeout is for --wait")
     last_id = functools.cache(lambda: _last_id(context))
     array = _array_of(options)
     if options.from_file is not None:

@@ -55,10 +55,11 @@ def _use(use: Use | None) -> list[tuple[str, str]]:
     ]
 
 
-def _exit(status: int | None) -> str:
+def _exit(status: int | None, reason: str) -> str:
     if status is None:
         return ""
-    meaning = EXIT_MEANINGS.get(status)
+    # Where the reason is our own (a kill, a limit), what the number usually means would contradict it.
+    meaning = EXIT_MEANINGS.get(status) if not reason or reason.startswith("exit status") else None
     return f"{status} ({meaning})" if meaning else str(status)
 
 
@@ -75,7 +76,7 @@ def _pairs(task: TaskDetails) -> list[tuple[str, str]]:
         ("id", str(row.id)),
         ("status", f"{row.status} ({NAMES[TaskStatus(row.status)]})"),
         ("reason", row.reason),
-        ("exit status", _exit(row.exit_status)),
+        ("exit status", _exit(row.exit_status, row.reason)),
         ("name", row.name),
         ("user", row.user),
         ("worker", optional(row.worker_id)),

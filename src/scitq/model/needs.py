@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from scitq.model.task import BARE, TaskSpec
-from scitq.util.units import figure
+from scitq.util.units import counted, figure
 
 
 class Needs(NamedTuple):
@@ -58,7 +58,7 @@ class Capacity(NamedTuple):
         if needs.mem_gib > self.mem_gib + 1e-9:
             return f"{figure(needs.mem_gib)} GiB of memory (has {figure(self.mem_gib)})"
         if needs.gpus > self.gpus:
-            return f"{needs.gpus} GPUs (has {self.gpus})"
+            return f"{counted(needs.gpus, 'GPU')} (has {self.gpus})"
         if needs.disk_gb > self.disk_gb + 1e-9:
             return f"{figure(needs.disk_gb)} GB of disk (has {figure(self.disk_gb)})"
         for name, count in needs.requests:

@@ -319,9 +319,9 @@ def test_only_the_owner_or_an_admin_changes_a_workflow(desk: Desk) -> None:
 def test_deleting_needs_an_end_and_takes_tasks_attempts_and_steps(manned) -> None:
     desk, workflow, step, agent = manned
     first = desk.create(NewTask(step_id=step, retries=1))[0]
-    with pytest.raises(ConflictError, match="have not ended"):
+    with pytest.raises(ConflictError, match="1 task not ended yet"):
         desk.send(m.WorkflowDelete(id=workflow.id), m.GroupActed)
-    with pytest.raises(ConflictError, match="have not ended"):
+    with pytest.raises(ConflictError, match="1 task not ended yet"):
         desk.send(m.StepDelete(id=step), m.GroupActed)
     _finish(desk, step, agent, "ended_badly", exit_status=1)
     _finish(desk, step, agent, "ended_well", exit_status=0)

@@ -17,6 +17,7 @@ VALUES = {"container": "alpine", "command": "run {index} {item}"}
         ("0-3%2", [0, 1, 2, 3], 2),
         ("1-9:4%7", [1, 5, 9], 7),
         ("4,2,9%1", [4, 2, 9], 1),
+        ("1-3,7, 10-20:5%2", [1, 2, 3, 7, 10, 15, 20], 2),
     ],
 )
 def test_arrays(text, indices, most):
@@ -25,7 +26,9 @@ def test_arrays(text, indices, most):
     assert array.most_running == most
 
 
-@pytest.mark.parametrize("text", ["", "a", "5-1", "1-5:0", "1-5%0", "1-5%", "1,1", "1-999999999", "-1-4"])
+@pytest.mark.parametrize(
+    "text", ["", "a", "5-1", "1-5:0", "1-5%0", "1-5%", "1-5%2%3", "1,1", "1-3,2", "1,,2", "1,3-2", "1-999999999", "-1-4", "1:2"]
+)
 def test_what_is_no_array(text):
     with pytest.raises(UsageError, match="array"):
         parse_array(text)

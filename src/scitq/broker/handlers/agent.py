@@ -22,7 +22,7 @@ from scitq.model.lifecycle import TaskEvent, TaskStatus
 from scitq.protocol.messages import agent as m
 from scitq.protocol.registry import Done
 from scitq.util.clock import monotonic_s
-from scitq.util.units import parse_bytes, parse_duration_s
+from scitq.util.units import counted, parse_bytes, parse_duration_s
 
 logger = logging.getLogger(__name__)
 
@@ -265,7 +265,7 @@ def _judge(ctx: Ctx, worker_id: int, task: Task, *, is_own_fault: bool, reason: 
         live.failures += 1
         workers.update(ctx.tx, worker_id, {"failures": live.failures})
         if most and live.failures >= most and live.is_ready:
-            why = f"{live.failures} tasks in a row failed by its own fault, the last: {reason}"
+            why = f"{counted(live.failures, 'task')} in a row failed by its own fault, the last: {reason}"
             workers.set_wanted(ctx.tx, worker_id, "paused", why)
             workers.record(ctx.tx, worker_id, "paused", why, ctx.now_ms)
             live.is_ready = False
