@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -13,8 +13,9 @@ from scitq.storage.base import Cancel, Entry, Progress, Readable, ignore_progres
 from scitq.storage.s3_calls import S3Calls
 from scitq.storage.s3_config import S3Config
 from scitq.storage.s3_download import Download
+from scitq.storage.s3_small import BATCH, BATCHES_AT_ONCE, SMALL, SmallDownloads
 from scitq.storage.s3_upload import Upload, abort_multipart, require_object_key
-from scitq.storage.transfer import OneByOne, with_retries
+from scitq.storage.transfer import OneByOne, run_parallel, with_retries
 
 _NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 """What XML can't hold, so that a key with it can't be one of a batch."""
@@ -22,8 +23,6 @@ _NOT_XML: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 
 class S3Storage(OneByOne):
     """One S3 service. Keys are `bucket/key`."""
-
-    parallel_files = 12
 
     def __init__(self, name: str, config: S3Config) -> None:
         self.name = name
@@ -79,6 +78,26 @@ class S3Storage(OneByOne):
     ) -> Entry:
         """See Storage."""
         return Download(self._calls, key, progress, cancel or Cancel()).run(target, entry)
+
+    def download_many(
+        self, pairs: Sequence[tuple[Entry, Path]], *, progress: Progress = ignore_progress, cancel: Cancel | None = None
+    ) -> None:
+        """See Storage."""
+        token = cancel or Cancel()
+        by_bucket: dict[str, list[tuple[Entry, Path]]] = {}
+        others = []
+        for pair in pairs:
+            if 0 <= pair[0].size <= SMALL:
+                by_bucket.setdefault(pair[0].key.partition("/")[0], []).append(pair)
+            else:
+                others.append(pair)
+
+        def job(batch: Sequence[tuple[Entry, Path]]) -> Callable[[Cancel], None]:
+            return lambda ours: others.extend(SmallDownloads(self._calls, batch, progress, ours).run())
+
+        batches = [small[start : start + BATCH] for small in by_bucket.values() for start in range(0, len(small), BATCH)]
+        run_parallel([job(batch) for batch in batches], workers=BATCHES_AT_ONCE, cancel=token)
+        super().download_many(others, progress=progress, cancel=token)
 
     def upload(self, source: Path, key: str, *, progress: Progress = ignore_progress, cancel: Cancel | None = None) -> Entry:
         """See Storage."""

@@ -16,8 +16,8 @@ from xml.sax.saxutils import escape
 from scitq.errors import ScitqError, SourceMissingError, StorageError, TransientStorageError
 from scitq.storage.base import Cancel, Entry
 from scitq.storage.s3_config import S3Config
-from scitq.storage.sigv4 import encode_path, encode_query, sign_headers, sign_query
-from scitq.storage.wire import Body, ConnectionBrokenError, Reply, Wire
+from scitq.storage.sigv4 import UNSIGNED, encode_path, encode_query, sign_headers, sign_query
+from scitq.storage.wire import Body, ConnectionBrokenError, Origin, Reply, Wire
 
 _TRANSIENT_CODES: Final = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted", "BadDigest"})
 _REFUSED_CODES: Final = frozenset(
@@ -36,7 +36,7 @@ class S3Calls:
 
     def __init__(self, name: str, config: S3Config) -> None:
         self.name, self.config = name, config
-        self._wire = Wire(verify=config.verify, ca_file=config.ca_file)
+        self.wire = Wire(verify=config.verify, ca_file=config.ca_file)
         self.knows_crc = True
         """Whether the service checks CRC-32 sums, as far as seen; if not it gets MD5 sums as well."""
         self._moved: dict[str, tuple[str, str]] = {}
@@ -57,21 +57,16 @@ class S3Calls:
 
         Raises SourceMissingError for what is not there, TransientStorageError for what may pass, S3Error or StorageError for a no.
         """
-        bucket, _, key = path.partition("/")
-        payload = hashlib.sha256(body).hexdigest() if isinstance(body, bytes) and len(body) <= 4096 else "UNSIGNED-PAYLOAD"
+        bucket = path.partition("/")[0]
+        payload = hashlib.sha256(body).hexdigest() if isinstance(body, bytes) and len(body) <= 4096 else UNSIGNED
+        sent = dict(headers or {})
+        if body is not None or method in {"PUT", "POST"}:
+            sent["content-length"] = str(len(body) if isinstance(body, bytes) else length)
         for attempt in (1, 2):
-            endpoint, region = self._moved.get(bucket, (self.config.endpoint, self.config.region))
-            origin, base = self.config.place(bucket, endpoint)
-            target = base + encode_path(f"/{key}" if bucket else "/")
-            text = encode_query(query or {})
-            all_headers = {"host": origin.authority, **(headers or {})}
-            if body is not None or method in {"PUT", "POST"}:
-                all_headers["content-length"] = str(len(body) if isinstance(body, bytes) else length)
-            credentials = self.config.credentials()
-            if credentials is not None:
-                sign_headers(credentials, region, method, target, text, all_headers, payload=payload)
+            region = self._whereabouts(bucket)[1]
+            origin, target, all_headers = self.request(method, path, query or {}, sent, payload)
             try:
-                with self._wire.exchange(origin, method, f"{target}?{text}" if text else target, all_headers, body, cancel=cancel) as reply:
+                with self.wire.exchange(origin, method, target, all_headers, body, cancel=cancel) as reply:
                     if reply.status < 300:
                         yield reply
                         return
@@ -81,6 +76,21 @@ class S3Calls:
                     self._refuse(method, path, reply)
             except ConnectionBrokenError as error:
                 raise ConnectionBrokenError(f"{self.uri(path)}: {error}") from error
+
+    def request(
+        self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], payload: str = UNSIGNED
+    ) -> tuple[Origin, str, dict[str, str]]:
+        """A signed request: the server that it goes to, path and query there, and all headers."""
+        bucket, _, key = path.partition("/")
+        endpoint, region = self._whereabouts(bucket)
+        origin, base = self.config.place(bucket, endpoint)
+        target = base + encode_path(f"/{key}" if bucket else "/")
+        text = encode_query(query)
+        all_headers = {"host": origin.authority, **headers}
+        credentials = self.config.credentials()
+        if credentials is not None:
+            sign_headers(credentials, region, method, target, text, all_headers, payload=payload)
+        return origin, f"{target}?{text}" if text else target, all_headers
 
     def uri(self, path: str) -> str:
         """The URI of `path`, for messages."""
@@ -92,11 +102,14 @@ class S3Calls:
         if credentials is None:
             return None
         bucket, _, key = path.partition("/")
-        endpoint, region = self._moved.get(bucket, (self.config.endpoint, self.config.region))
+        endpoint, region = self._whereabouts(bucket)
         origin, base = self.config.place(bucket, endpoint)
         target = base + encode_path(f"/{key}")
         text = sign_query(credentials, region, method, origin.authority, target, query or {}, expires_s=expires_s)
         return f"{'https' if origin.is_tls else 'http'}://{origin.authority}{target}?{text}"
+
+    def _whereabouts(self, bucket: str) -> tuple[str, str]:
+        return self._moved.get(bucket, (self.config.endpoint, self.config.region))
 
     def _has_moved(self, bucket: str, region: str, reply: Reply) -> bool:
         """Amazon's answer for a bucket of another region; the next try goes there."""
@@ -209,7 +222,7 @@ class S3Calls:
 
     def close(self) -> None:
         """Close idle connections."""
-        self._wire.close()
+        self.wire.close()
 
 
 def s3_error(uri: str, method: str, status: int, code: str, message: str) -> ScitqError:

@@ -148,15 +148,7 @@ class Reply:
 
     def __init__(self, connection: Connection, method: str, head: bytes) -> None:
         self._connection = connection
-        first, *lines = head.decode("latin-1").split("\r\n")
-        try:
-            self.status = int(first.split(" ", 2)[1])
-        except (IndexError, ValueError):
-            raise StorageError(f"{connection.origin.authority} does not speak HTTP") from None
-        self.headers: dict[str, str] = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            self.headers[name.lower()] = value.strip()
+        self.status, self.headers = parse_head(head, connection.origin)
         self._is_chunked = self.headers.get("transfer-encoding", "").lower() == "chunked"
         length = self.headers.get("content-length", "")
         if method == "HEAD" or self.status in {204, 304}:
@@ -168,7 +160,7 @@ class Reply:
         else:
             self.remaining = int(length) if length.isdigit() else None
         self.is_kept_open = (
-            first.startswith("HTTP/1.1") and self.headers.get("connection", "").lower() != "close" and self.remaining is not None
+            head.startswith(b"HTTP/1.1") and self.headers.get("connection", "").lower() != "close" and self.remaining is not None
         )
 
     @property
@@ -223,6 +215,27 @@ class Reply:
         return b"".join(pieces)
 
 
+def request_head(connection: Connection, method: str, target: str, headers: Mapping[str, str]) -> bytes:
+    """All of a request but its body, as it is sent on `connection`."""
+    start = f"http://{connection.origin.authority}{target}" if connection.is_through_proxy else target
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"{method} {start} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+
+
+def parse_head(head: bytes, origin: Origin) -> tuple[int, dict[str, str]]:
+    """The status of an answer and its headers, with names in lower case."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    try:
+        status = int(first.split(" ", 2)[1])
+    except (IndexError, ValueError):
+        raise StorageError(f"{origin.authority} does not speak HTTP") from None
+    headers = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    return status, headers
+
+
 class Wire:
     """Connections to any number of origins, kept for reuse. Thread-safe."""
 
@@ -260,20 +273,28 @@ class Wire:
                 connection.close()
             raise
         if reply.is_read and reply.is_kept_open:
-            with self._lock:
-                kept = self._idle.setdefault(origin, [])
-                if len(kept) < _KEPT:
-                    connection.idle_since_s = clock.monotonic_s()
-                    kept.append(connection)
-                    return
+            self.give_back(connection)
+        else:
+            connection.close()
+
+    def lend(self, origin: Origin, cancel: Cancel) -> Connection:
+        """A connection to `origin`, kept or new, for requests of the caller's own."""
+        return self._idle_connection(origin) or self._open(origin, cancel)
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection on which nothing is under way."""
+        with self._lock:
+            kept = self._idle.setdefault(connection.origin, [])
+            if len(kept) < _KEPT:
+                connection.idle_since_s = clock.monotonic_s()
+                kept.append(connection)
+                return
         connection.close()
 
     def _send(
         self, connection: Connection, method: str, target: str, headers: Mapping[str, str], body: Body | None, cancel: Cancel
     ) -> Reply:
-        start = f"http://{connection.origin.authority}{target}" if connection.is_through_proxy else target
-        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        head = f"{method} {start} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+        head = request_head(connection, method, target, headers)
         with cancel.on_cancel(connection.interrupt), _as_ours(connection.origin, cancel):
             try:
                 _send_all(connection.socket, head, body)
