@@ -87,7 +87,7 @@ def cli() -> str:
         "`scitq <object> <action> --option`. `--help`, `-h` and `-help` work at every level. Data goes to stdout, all else to stderr.",
         "Exit statuses: 0 ok · 1 failed · 2 usage · 3 not logged in · 4 server unavailable ·",
         "5 no such object · 6 conflict with the object's state · 7 forbidden ·",
-        "10 a waited-for task failed · 124 a wait timed out · 130 interrupted.\n",
+        "10 a waited-for task failed · 124 a wait timed out · 130 interrupted · 141 the reader of the output went away (as of `| head`).\n",
     ]
     for command in table.COMMANDS:
         if importlib.util.find_spec(f"scitq.commands.{command.module}") is None:

@@ -56,6 +56,19 @@ def test_lst_07_filters_combine(site):
     assert site.ok("task list --quiet --user admin --since 1h --limit 1").ids == [site.ids[-1]]
 
 
+def test_since_takes_an_age_or_a_moment(site):
+    for text, is_found in (
+        ("1h", True),
+        ("2001-02-03", True),
+        ("2001-02-03T04:05:06", True),
+        ("2999-01-01", False),
+        ("2999-01-01 10:00", False),
+    ):
+        assert bool(site.ok(["task", "list", "--quiet", "--limit", "1", "--since", text]).ids) is is_found, text
+    for wrong in ("yesterday", "2026-13-01", "0", "-1h"):
+        assert "--since" in site.fails(["task", "list", "--since", wrong], 2).err
+
+
 def test_lst_08_command_contains(site):
     odd = site.ok(["task", "create", "--hold", "--container", "bare", "--shell", "sh", "--command", "ab_c\\d 100% ÉX"]).id
     try:

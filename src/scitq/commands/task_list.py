@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from scitq.commands import arguments
 from scitq.commands.context import Context
@@ -59,6 +60,18 @@ def _letters(text: str) -> str:
     return letters
 
 
+def _since(text: str) -> float | int:
+    """Seconds before now (a float), or a moment in Unix ms (an int): `2h`, `7d`, `2026-11-22`, `2026-11-22T14:30`, in local time."""
+    if not re.match(r"\d{4}-", text):
+        return arguments.duration(text)
+    from datetime import datetime
+
+    try:
+        return int(datetime.fromisoformat(text.strip()).astimezone().timestamp() * 1000)
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(f"{text!r} is no moment; write 2h, 7d, 2026-11-22 or 2026-11-22T14:30") from None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Filters, pages and columns."""
     add = parser.add_argument
@@ -78,7 +91,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--name", metavar="TEXT", help="only tasks whose name contains TEXT")
     add("--label", metavar="NAME=VALUE", dest="labels", action="append", type=arguments.pair, help="only tasks with this label")
     add("--user", metavar="NAME", help="only tasks of this user")
-    add("--since", metavar="TIME", type=arguments.duration, help="only tasks created in the last TIME, as 2h or 7d")
+    add(
+        "--since",
+        metavar="TIME",
+        type=arguments.checked(_since),
+        help="only tasks created in the last TIME, as 2h or 7d, or since then: 2026-11-22 or 2026-11-22T14:30",
+    )
     add("--array", metavar="ID", dest="array_id", type=arguments.positive, help="only tasks of this array")
     add("--show-hidden", action="store_true", help="show earlier attempts, which were retried, too")
     add("--oldest-first", action="store_true", help="turn the order round")
@@ -95,8 +113,8 @@ def run(context: Context) -> int:
     from scitq.protocol.messages.task import TaskList, TaskRows
 
     options = context.options
-    since_ms = None
-    if options.since is not None:
+    since_ms = options.since if isinstance(options.since, int) else None
+    if isinstance(options.since, float):
         from scitq.protocol.messages.session import Ping, Pong
 
         since_ms = context.api().call(Ping(), Pong).now_ms - int(options.since * 1000)

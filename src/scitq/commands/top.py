@@ -86,7 +86,7 @@ def draw(view: View, address: str, height: int, note: str = "") -> Group:
     for worker in view.workers[:for_workers]:
         cpu, memory, load, net = _used(worker)
         running = str(worker.stats.running) if worker.stats else "-"
-        workers.add_row(f"{worker.id} {neutral(worker.name)}", worker.status, running, cpu, memory, load, net)
+        workers.add_row(Text(f"{worker.id} {neutral(worker.name)}"), worker.status, running, cpu, memory, load, net)
     tasks = Table(box=None, padding=(0, 1, 0, 0), expand=True)
     for name, wide in (("task", 0), ("s", 0), ("time", 0), ("worker", 0), ("user", 1), ("command", 5)):
         tasks.add_column(name, no_wrap=True, overflow="ellipsis", ratio=wide or None)
@@ -94,7 +94,7 @@ def draw(view: View, address: str, height: int, note: str = "") -> Group:
         since = row.started_ms or row.changed_ms
         spent = format_duration(max(0, state.now_ms - since) / 1000)
         shown = Text(neutral(row.name or row.command))
-        tasks.add_row(str(row.id), row.status, spent, str(row.worker_id or ""), neutral(row.user), shown)
+        tasks.add_row(str(row.id), row.status, spent, str(row.worker_id or ""), Text(neutral(row.user)), shown)
     return Group(head, queue, fleet, Text(""), workers, Text(""), tasks, Text(note or "q quits"))
 
 
