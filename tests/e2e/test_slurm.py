@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.lib.fleet import is_sleeping
 from tests.lib.podman import as_user, can_run, give, open_way, ordinary_user
 from tests.lib.services import IN_CI, SlurmService
 from tests.lib.site import Site, wait_until
@@ -121,14 +122,6 @@ class Ends:
 
     def slurm(self, *words: str) -> None:
         subprocess.run(words, env=os.environ | self.service.environment(), check=True, timeout=60, capture_output=True)
-
-
-def is_running(marker: Path) -> bool:
-    try:
-        words = Path(f"/proc/{marker.read_text().strip()}/cmdline").read_bytes().split(b"\0")
-    except OSError:
-        return False
-    return words[:2] == [b"sleep", b"600"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -292,7 +285,7 @@ def test_a_task_cut_by_the_walltime_runs_again_without_paying_for_it(ends: Ends)
         assert first["status"] == "F"
         assert why in first["reason"]
         assert ends.newest(task)["id"] == first["successor_id"], "it was cut once"
-        assert not is_running(ends.marker(name)), "the first try went on"
+        assert not is_sleeping(ends.marker(name)), "the first try went on"
 
 
 def test_an_allocation_gets_no_task_that_would_outlast_it(ends: Ends) -> None:

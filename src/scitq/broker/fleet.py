@@ -16,6 +16,7 @@ from scitq.broker.store.machines import StoredMachine
 from scitq.errors import ScitqError
 from scitq.model.flavor import Flavor
 from scitq.protocol.messages.agent import Order
+from scitq.util.clock import monotonic_s
 from scitq.util.units import parse_duration_s
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,8 @@ _SOON_MS = 2_000
 """How often a provider is asked what became of a machine whose agent was stopped."""
 _END_MOVED_MS = 45_000
 """Agents end themselves some seconds before their machines; a larger difference means that the end was moved."""
+_BEATS = 2.5
+"""A machine that its provider shows as gone is gone once its agent has missed two heartbeats."""
 _MISSES = 2
 """A machine that the provider does not show so often in a row, while its agent is silent, is gone."""
 
@@ -145,7 +148,8 @@ def _look_at(ctx: Ctx, stored: StoredMachine, shown: Machine | None) -> None:
         setbacks.note_wait(ctx, stored.worker_id, shown)
         _follow_end(ctx, stored.worker_id, shown)
         return
-    if stored.worker_id in ctx.broker.sessions:
+    session = ctx.broker.sessions.get(stored.worker_id)
+    if session is not None and (shown is None or monotonic_s() - session.seen_s < _BEATS * ctx.broker.heartbeat_s):
         return
     if shown is None and stored.misses + 1 < _MISSES:
         machines.set_misses(ctx.tx, stored.name, stored.misses + 1)

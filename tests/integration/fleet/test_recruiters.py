@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.lib.fleet import agents_of, is_sleeping
 from tests.lib.site import Site, wait_until
 
 pytestmark = pytest.mark.xdist_group("fleet-recruiters")
@@ -35,21 +34,6 @@ def site(tmp_path_factory: pytest.TempPathFactory, scitq_argv: list[str]) -> Ite
             for row in site.workers():
                 site.run(f"worker delete --worker-id {row['id']}")
             wait_until(lambda: not agents_of(site), "no agent is left")
-
-
-def agents_of(site: Site) -> list[int]:
-    """The pids of living agents that the server's providers started."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                is_zombie = (entry / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-            except OSError:
-                continue
-            if b"agent" in words and any(word.startswith(bytes(site.data)) for word in words) and not is_zombie:
-                found.append(int(entry.name))
-    return sorted(found)
 
 
 def new_step(site: Site, name: str) -> int:
@@ -89,7 +73,8 @@ def test_a_task_of_an_evicted_recruited_worker_runs_again_without_retries(site: 
     step = new_step(site, "evicted")
     marker = site.folder / "second-time"
     site.ok(f"recruiter create --step-id {step} --filter provider~fake.cloud")
-    task = site.create(f"sh -c 'test -e {marker} || {{ touch {marker}; sleep 600; }}'", f"--step-id {step}")
+    command = f"test -e {marker} || {{ echo $$ >{marker}.new; mv {marker}.new {marker}; exec sleep 600; }}"
+    task = site.create(command, f"--step-id {step} --shell sh")
     site.wait_status(task, "R")
     wait_until(marker.exists, "the task's start")
     (first,) = [row for row in site.workers() if row["step_id"] == step]
@@ -98,6 +83,7 @@ def test_a_task_of_an_evicted_recruited_worker_runs_again_without_retries(site: 
     hidden = site.show(task)
     assert hidden["row"]["status"] == "F"
     assert "evicted" in hidden["row"]["reason"]
+    assert not is_sleeping(marker)
     assert hidden["row"]["successor_id"]
     wait_until(lambda: not site.workers(), "all workers released")
 
@@ -139,12 +125,24 @@ def test_agents_and_their_tasks_outlive_a_killed_server(site: Site) -> None:
     wait_until(lambda: not site.workers() and not agents_of(site), "no agent is left")
 
 
-def test_an_agent_that_is_killed_is_noticed_and_its_machine_forgotten(site: Site) -> None:
-    number = site.ok("worker deploy --provider local.local --flavor local").id
-    wait_until(lambda: [row["status"] for row in site.workers()] == ["ready"], "the worker")
-    os.kill(agents_of(site)[0], signal.SIGKILL)
-    wait_until(lambda: not site.workers(), "the worker's end", 90)
+def test_an_agent_that_is_killed_is_noticed_and_its_tasks_end_and_run_elsewhere(site: Site) -> None:
+    step = new_step(site, "killed")
+    number = site.ok(f"worker deploy --provider local.local --flavor local --step {step}").id
+    marker = site.folder / "first-time"
+    command = f"test -e {marker} || {{ echo $$ >{marker}.new; mv {marker}.new {marker}; exec sleep 600; }}"
+    task = site.create(command, f"--step-id {step} --shell sh --retry 1")
+    wait_until(marker.exists, "the task's start")
+    machine = site.data / "providers" / "local.local" / site.workers()[0]["machine"]
+    os.kill(int((machine / "pid").read_text().split()[0]), signal.SIGKILL)
+    wait_until(lambda: not site.workers(), "the worker's end")
     assert site.ok(f"worker list --worker-id {number} --json").json[0]["status"] == "deleted"
+    assert agents_of(site) == [], "its keeper is left"
+    assert not is_sleeping(marker)
+    assert "worker lost" in site.show(task)["row"]["reason"]
+    site.ok(f"worker deploy --provider local.local --flavor local --step {step}")
+    wait_until(lambda: tasks_of(site, step) == ["S"], "the second try")
+    site.ok(f"worker delete --worker-id {site.workers()[0]['id']}")
+    wait_until(lambda: not site.workers() and not agents_of(site), "no agent is left")
 
 
 def test_failed_deployments_back_off_and_say_so(site: Site) -> None:
@@ -185,30 +183,3 @@ def test_updates_and_permissions_of_recruiters(site: Site) -> None:
     site.ok(f"task cancel --id {task}")
     site.ok(f"recruiter delete --recruiter-id {number}")
     site.fails(f"recruiter show --recruiter-id {number}", 5)
-
-
-def test_a_server_killed_at_any_moment_of_deployments_leaks_nothing(tmp_path: Path, scitq_argv: list[str]) -> None:
-    file = tmp_path / "server" / "providers" / "fake.main" / "cloud.json"
-
-    def alive() -> list[str]:
-        return sorted(name for name, facts in json.loads(file.read_text()).items() if facts["deleted_s"] is None)
-
-    def has_open_jobs() -> bool:
-        return any(job["status"] in {"queued", "running"} for job in site.ok("job list --json").json)
-
-    with Site(tmp_path, scitq_argv, sections={"providers": {"fake": {"main": {"latency": "0.4s"}}}}, worker=QUICK) as site:
-        wait_until(lambda: site.ok("flavor list --filter provider~fake% --json").json, "the catalogue")
-        # The provider's call takes 0.4 s: kills before it, in its midst, as it ends, and after.
-        for moment_s in (0.0, 0.2, 0.38, 0.42, 0.7):
-            ids = site.ok("worker deploy --provider fake.main --flavor small --count 2").ids
-            time.sleep(moment_s)
-            site.restart_server(signal.SIGKILL)
-            wait_until(lambda: not has_open_jobs(), "no job is open")
-            rows = site.workers()
-            assert [row["id"] for row in rows] == ids
-            assert alive() == sorted(row["machine"] for row in rows)
-            site.ok(f"worker delete --worker-id {ids[0]} --worker-id {ids[1]}")
-            time.sleep(moment_s)
-            site.restart_server(signal.SIGKILL)
-            wait_until(lambda: not alive() and not site.workers(), "nothing is left")
-        assert len(json.loads(file.read_text())) == 10

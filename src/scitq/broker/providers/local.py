@@ -37,6 +37,7 @@ ENV_MACHINE = "SCITQ_MACHINE"
 ENV_PROVIDER = "SCITQ_MACHINE_PROVIDER"
 """The marks; the children of an agent carry them too, its tasks do not."""
 _STOP_S = 20.0
+_KILL_S = 10.0
 REGION = "local"
 FLAVOR = "local"
 
@@ -165,29 +166,34 @@ class LocalProvider:
         return found
 
     def delete(self, name: str) -> None:
-        """Ask the agent to end, kill what is left after the grace, and remove its folder."""
+        """Ask the agent to end, kill what is left after the grace (at once when the agent is dead), and remove its folder."""
         processes = self._marked().get(name, [])
-        if processes:
+        if processes and self._agent_lives(name):
             _signal(processes[0], signal.SIGTERM)
             deadline = clock.monotonic_s() + self._grace_s
             while self._marked().get(name) and clock.monotonic_s() < deadline:
                 clock.sleep_s(0.1)
-            for process in self._marked().get(name, []):
-                _signal(process, signal.SIGKILL)
-            deadline = clock.monotonic_s() + 10
-            while self._marked().get(name):
-                if clock.monotonic_s() > deadline:
-                    raise ProviderError(f"{self.name}: the process of {name} does not end")
-                clock.sleep_s(0.05)
+        self.kill(name)
         try:
             files.remove_tree(self._folder / name)
         except OSError as error:
             raise ProviderError(f"{self.name}: {error}") from None
 
     def kill(self, name: str) -> None:
-        """End the agent and all that carries its mark at once, as a reclaimed machine would; its folder stays."""
-        for process in self._marked().get(name, []):
-            _signal(process, signal.SIGKILL)
+        """End the agent, its keeper and its tasks at once, as a reclaimed machine would; its folder stays.
+
+        The agent goes first, so that it tells nothing; tasks carry no mark but have the keeper above them, which goes last.
+        """
+        deadline = clock.monotonic_s() + _KILL_S
+        while marked := self._marked().get(name, []):
+            if self._agent_lives(name):
+                _signal(marked[0], signal.SIGKILL)
+            tasks = _below(marked)
+            for process in tasks or marked:
+                _signal(process, signal.SIGKILL)
+            if clock.monotonic_s() > deadline:
+                raise ProviderError(f"{self.name}: the processes of {name} do not end")
+            clock.sleep_s(0.02)
 
     def script(self, request: MachineRequest) -> str:
         """The agent's command line and marks."""
@@ -205,6 +211,18 @@ def _identity(pid: int) -> str:
     except OSError:
         return str(pid)
     return str(pid) if state == "Z" else f"{pid} {rest[18]}"
+
+
+def _below(marked: list[psutil.Process]) -> list[psutil.Process]:
+    """What the agent and its keeper have started, and what that started, without themselves."""
+    found: dict[int, psutil.Process] = {}
+    for process in marked:
+        try:
+            found |= {child.pid: child for child in process.children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE}
+        except psutil.Error:
+            continue
+    own = {process.pid for process in marked}
+    return [process for pid, process in found.items() if pid not in own]
 
 
 def _signal(process: psutil.Process, number: int) -> None:
