@@ -9,7 +9,7 @@ if [ ! -e "$peers/ready" ] || [ build/requirements-bench.txt -nt "$peers/ready" 
     if "$peers/bin/python" -m pip install --quiet --disable-pip-version-check --requirement build/requirements-bench.txt 2>.cache/bench-pip.log; then
         touch "$peers/ready"
     else
-        echo "bench: no HyperQueue to compare with; see .cache/bench-pip.log" >&2
+        echo "bench: no HyperQueue and no AWS command line to compare with; see .cache/bench-pip.log" >&2
     fi
 fi
 if ! command -v parallel >/dev/null && [ "$(id -u)" = 0 ]; then

@@ -1,10 +1,16 @@
 #!/usr/bin/env python3
 """Transfers to and from one S3 server, ours beside those of rclone, s5cmd and the AWS command line, as ratios of medians.
 
-    storage_bench.py [--rounds 3] [--large-mib 1024] [--small 1000] [--folder DIR] [--json]
+    storage_bench.py [--rounds 3] [--small-rounds 9] [--large-mib 1024] [--small 1000] [--limit 300] [--folder DIR] [--json]
 
 The server is the one of `build/services.py up s3`. The tools take turns within each round, so that noise falls on all.
-Ours runs in this process with new connections in each round; the others with their usual start, 10 to 60 ms.
+Ours runs in this process with new connections in each round; the others with their usual start, 10 to 60 ms (the AWS command
+line: a second, and 5 s for the small files, with which it is not asked). After --limit seconds no further round begins.
+
+What would spoil the ratios is kept out of them. Small files lie in memory where there is room: ext4 without a journal looks through
+all that was deleted within a minute before it makes a file, up to 2 ms for each, whatever tool asks for it. The disk is synced
+before each measurement, for 1 GiB that the server keeps back is written over the next tool's time. Each round has a bucket of its own,
+whose volumes SeaweedFS drops with it; deleted objects alone stay on its disk until it compacts them, in the midst of some later round.
 """
 
 from __future__ import annotations
@@ -19,7 +25,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +34,11 @@ sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 from scitq.storage.registry import Storages  # noqa: E402 - found by the lines above
 from tests.lib.services import STATE, S3Service  # noqa: E402
+
+PEERS = ROOT / ".cache" / "bench-venv" / "bin"
+MEMORY = Path("/dev/shm")
+PATIENCE_S = 180
+SIZES: dict[str, tuple[str, ...]] = {"small": ("rclone", "s5cmd"), "large": ("rclone", "s5cmd", "aws")}
 
 Tool = Callable[[str, Path, str], None]
 
@@ -59,8 +69,8 @@ def ours(service: S3Service) -> Tool:
 
 
 def _program(name: str) -> str | None:
-    beside = Path(sys.executable).parent / name
-    return str(beside) if beside.is_file() else shutil.which(name)
+    places = (Path(sys.executable).parent / name, PEERS / name)
+    return next((str(place) for place in places if place.is_file()), None) or shutil.which(name)
 
 
 def by_command(name: str, service: S3Service) -> Tool | None:
@@ -98,68 +108,94 @@ def by_command(name: str, service: S3Service) -> Tool | None:
 
     def run(action: str, local: Path, key: str) -> None:
         command = [program, *argv(action, local, key)]
-        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PATIENCE_S)
         if done.returncode:
             sys.exit(f"{' '.join(command)}: {done.stderr.decode(errors='replace')[-2000:]}")
 
     return run
 
 
-def make_sources(folder: Path, large_mib: int, small: int) -> tuple[Path, Path]:
+def make_large(folder: Path, mebibytes: int) -> Path:
     large = folder / "large"
     with large.open("wb") as file:
-        for _ in range(large_mib):
+        for _ in range(mebibytes):
             file.write(os.urandom(1 << 20))
-    many = folder / "many"
+    return large
+
+
+def make_small(folder: Path, count: int) -> Path:
+    many = folder / "small"
     many.mkdir()
-    for number in range(small):
+    for number in range(count):
         (many / f"{number:06}").write_bytes(os.urandom(10 << 10))
-    return large, many
+    return many
 
 
-def measure(
-    tools: dict[str, Tool], service: S3Service, folder: Path, rounds: int, sources: tuple[Path, Path]
-) -> dict[str, dict[str, list[float]]]:
-    times: dict[str, dict[str, list[float]]] = {}
-    storages = Storages({"s3": service.rclone()})
-    s3 = storages.get("s3")
-    for number in range(rounds):
-        order = list(tools)[number % len(tools) :] + list(tools)[: number % len(tools)]
-        for size, source in zip(("large", "small"), sources, strict=True):
-            for name in order:
-                key = f"ready/bench-{uuid.uuid4().hex[:8]}"
-                target = folder / f"down-{name}"
-                if size == "small":
-                    target.mkdir()
-                for way, local in (("up", source), ("down", target)):
-                    os.sync()  # what was written before is not this one's burden
-                    begin = time.monotonic()
-                    tools[name](f"{size} {way}", local, key)
-                    times.setdefault(f"{size} {way}", {}).setdefault(name, []).append(time.monotonic() - begin)
-                same = subprocess.run(["diff", "-rq", source, target], stdin=subprocess.DEVNULL, check=False)
-                if same.returncode:
-                    sys.exit(f"{name}: what came down is not what went up")
-                shutil.rmtree(target) if target.is_dir() else target.unlink()
-                s3.delete([entry.key for entry in s3.entries(key)])
-    storages.close()
-    return times
+class Bench:
+    """The tools, and what was measured."""
+
+    def __init__(self, limit_s: float) -> None:
+        self.service = s3_service()
+        found = {"scitq": ours(self.service)} | {name: by_command(name, self.service) for name in ("rclone", "s5cmd", "aws")}
+        self.tools = {name: tool for name, tool in found.items() if tool is not None}
+        self.times: dict[str, dict[str, list[float]]] = {}
+        self._end_s = time.monotonic() + limit_s
+
+    def run(self, size: str, source: Path, rounds: int) -> None:
+        """So many rounds with this source, or fewer when the time is over."""
+        names = ["scitq", *(name for name in SIZES[size] if name in self.tools)]
+        longest = 0.0
+        for number in range(rounds):
+            begin = time.monotonic()
+            if number and begin + longest > self._end_s:
+                print(f"{size}: the time is over after {number} of {rounds} rounds", file=sys.stderr, flush=True)
+                return
+            turn = number % len(names)
+            self._round(size, source, names[turn:] + names[:turn], f"{number + 1}/{rounds}", is_compared=number == 0)
+            longest = max(longest, time.monotonic() - begin)
+
+    def _round(self, size: str, source: Path, names: Sequence[str], title: str, *, is_compared: bool) -> None:
+        client, bucket = self.service.client(), self.service.new_bucket("bench")
+        for number in range(16):  # the server makes a bucket's volumes when they are first needed
+            client.put_object(Bucket=bucket, Key=f"warm/{number}", Body=b"x" * 10_000)
+        for name in names:
+            target = source.parent / f"down-{name}"
+            if size == "small":
+                target.mkdir()
+            for way, local in (("up", source), ("down", target)):
+                os.sync()
+                begin = time.monotonic()
+                self.tools[name](f"{size} {way}", local, f"{bucket}/{name}")
+                taken = time.monotonic() - begin
+                self.times.setdefault(f"{size} {way}", {}).setdefault(name, []).append(taken)
+                print(f"{size} {way:4}  round {title}  {name:6} {taken:6.2f} s", file=sys.stderr, flush=True)
+            if is_compared and subprocess.run(["diff", "-rq", source, target], stdin=subprocess.DEVNULL, check=False).returncode:
+                sys.exit(f"{name}: what came down is not what went up")
+            shutil.rmtree(target) if target.is_dir() else target.unlink()
+        storages = Storages({"s3": self.service.rclone()})
+        s3 = storages.get("s3")
+        s3.delete([entry.key for entry in s3.entries(f"{bucket}/")])
+        storages.close()
+        client.delete_bucket(Bucket=bucket)
 
 
-def report(rounds: int, large_mib: int, small: int, folder: Path | None = None) -> dict[str, Any]:
-    """Medians in seconds, ratios to the others, and our peak memory."""
-    service = s3_service()
-    found = {"scitq": ours(service)} | {name: by_command(name, service) for name in ("rclone", "s5cmd", "aws")}
-    tools = {name: tool for name, tool in found.items() if tool is not None}
+def report(rounds: tuple[int, int], large_mib: int, small: int, limit_s: float, folder: Path | None = None) -> dict[str, Any]:
+    """Medians in seconds, ratios to the others, and our peak memory. rounds: of the large file and of the small ones."""
+    bench = Bench(limit_s)
+    has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > (1 << 30) and folder is None
+    with tempfile.TemporaryDirectory(prefix="scitq-bench-", dir=MEMORY if has_room else folder) as name:
+        bench.run("small", make_small(Path(name), small), rounds[1])
     with tempfile.TemporaryDirectory(prefix="scitq-bench-", dir=folder) as name:
-        times = measure(tools, service, Path(name), rounds, make_sources(Path(name), large_mib, small))
-    medians = {action: {name: round(statistics.median(values), 3) for name, values in row.items()} for action, row in times.items()}
+        bench.run("large", make_large(Path(name), large_mib), rounds[0])
+    medians = {action: {name: round(statistics.median(values), 3) for name, values in row.items()} for action, row in bench.times.items()}
     ratios = {}
     for action, row in medians.items():
         others = [value for name, value in row.items() if name != "scitq" and (action.startswith("large") or name == "rclone")]
         if others:
             ratios[action] = round(min(others) / row["scitq"], 2)
+    counts = {action: len(row["scitq"]) for action, row in bench.times.items()}
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    return {"medians_s": medians, "ratios": ratios, "peak_mib": peak_mib}
+    return {"medians_s": medians, "rounds": counts, "ratios": ratios, "peak_mib": peak_mib}
 
 
 def show(found: dict[str, Any]) -> None:
@@ -173,19 +209,23 @@ def show(found: dict[str, Any]) -> None:
 
 def section(_argv: Sequence[str], scale: float) -> None:
     """Transfers, as a section of the whole bench."""
-    print("\nTransfers to and from one S3 server (medians of 3 rounds)\n")
-    show(report(3, max(64, int(1024 * scale)), max(100, int(1000 * scale))))
+    found = report((3, 9), max(64, int(1024 * scale)), max(100, int(1000 * scale)), 300)
+    counts = found["rounds"]
+    print(f"\nTransfers to and from one S3 server (medians of {counts['large up']} rounds, of {counts['small up']} for the small files)\n")
+    show(found)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--small-rounds", type=int, default=9)
     parser.add_argument("--large-mib", type=int, default=1024)
     parser.add_argument("--small", type=int, default=1000)
+    parser.add_argument("--limit", type=float, default=300)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found = report(options.rounds, options.large_mib, options.small, options.folder)
+    found = report((options.rounds, options.small_rounds), options.large_mib, options.small, options.limit, options.folder)
     if options.json:
         print(json.dumps(found))
     else:
