@@ -8,13 +8,14 @@ import sqlite3
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import apsw
 import psutil
 
+from scitq.broker.store.checkpoint import PAGES
 from scitq.broker.store.connection import Store
 from scitq.broker.store.tasks import spec_body
 from scitq.client.api import Api
@@ -32,62 +33,94 @@ def _api(site: Site) -> Api:
     return Api(Address("127.0.0.1", site.port), site.env["SCITQ_TOKEN"])
 
 
-def _create(api: Api, count: int) -> float:
+def _alike(numbers: range) -> tuple[list[TaskSpec], list[NewTask]]:
+    """Tasks that differ in their command."""
+    specs = [TaskSpec(container="bare", command=f"echo {number}") for number in numbers]
+    return specs, [NewTask(spec=place) for place in range(len(specs))]
+
+
+def _unlike(numbers: range) -> tuple[list[TaskSpec], list[NewTask]]:
+    """Tasks that differ in everything that users vary: command, inputs, output, environment, name, label and key."""
+    specs = [
+        TaskSpec(
+            container="ubuntu:24.04", shell="bash", command=f"align --sample {number} /input/{number}_1.fq /input/{number}_2.fq", cpus=4, mem_gib=8,
+            inputs=(f"file:///data/run/{number}_1.fq", f"http://archive/run/{number}_2.fq"), resources=("http://archive/genome.tgz|untar",),
+            output=f"file:///data/out/{number}/", env={"SAMPLE": str(number)},
+        )
+        for number in numbers
+    ]  # fmt: skip
+    return specs, [
+        NewTask(spec=place, name=f"align-{number}", labels={"sample": str(number)}, key=f"{time.monotonic_ns()}-{number}", retries=2)
+        for place, number in enumerate(numbers)
+    ]
+
+
+def _create(api: Api, count: int, batch: Callable[[range], tuple[list[TaskSpec], list[NewTask]]]) -> float:
     """Seconds that the server takes, from request to answer."""
     spent = 0.0
     for first in range(0, count, _BATCH):
-        specs = [TaskSpec(container="bare", command=f"echo {number}") for number in range(first, min(first + _BATCH, count))]
-        message = TaskCreate(specs=specs, tasks=[NewTask(spec=number) for number in range(len(specs))])
+        specs, tasks = batch(range(first, min(first + _BATCH, count)))
+        message = TaskCreate(specs=specs, tasks=tasks)
         begin = time.monotonic()
         api.call(message, TasksCreated, waits_s=600)
         spent += time.monotonic() - begin
     return spent
 
 
-def _plain_insert(source: Path, count: int) -> float:
-    """Seconds to insert the very same rows with SQLite alone: same schema, indexes, batches and `synchronous=FULL`."""
+def _plain_insert(source: Path, count: int) -> tuple[float, float]:
+    """Seconds, and seconds of processor time, to insert the very same rows with SQLite alone.
+
+    Same schema, indexes, batches, checkpoints and `synchronous=FULL`; rows go in as SQLite's own bulk call takes them.
+    """
     db = apsw.Connection(str(source))
+    first_id = db.execute("SELECT max(id) FROM task").get - count + 1
     tables = {
-        name: db.execute(f"SELECT * FROM {name} ORDER BY id DESC LIMIT ?", (count,)).fetchall()[::-1] for name in ("task_spec", "task")
+        name: db.execute(f"SELECT * FROM {name} WHERE {column} >= ? ORDER BY {column}", (first_id,)).fetchall()
+        for name, column in (("task", "id"), ("task_label", "task_id"), ("task_key", "task_id"))
     }
+    tables["task_spec"] = db.execute("SELECT * FROM task_spec WHERE id >= ? ORDER BY id", (tables["task"][0][1],)).fetchall()
     db.close()
     with tempfile.TemporaryDirectory(dir=source.parent) as place:
         store = Store(Path(place))
-        begin = time.monotonic()
+        store.writer.wal_autocheckpoint(PAGES)
+        begin, used = time.monotonic(), time.process_time()
         for first in range(0, count, _BATCH):
             with store.writer as tx:
                 for name, rows in tables.items():
-                    marks = ", ".join("?" * len(rows[0]))
-                    tx.executemany(f"INSERT INTO {name} VALUES ({marks})", rows[first : first + _BATCH])
-        spent = time.monotonic() - begin
+                    some = rows[first : first + _BATCH]
+                    if some:
+                        tx.executemany(f"INSERT INTO {name} VALUES ({', '.join('?' * len(some[0]))})", some)
+        spent = time.monotonic() - begin, time.process_time() - used
         store.close()
     return spent
 
 
 def creating(argv: Sequence[str], scale: float) -> None:
-    """100,000 tasks, in three rounds, beside the same rows inserted into SQLite."""
+    """100,000 tasks of two kinds, in three rounds each, beside the same rows inserted into SQLite."""
     count = max(_BATCH, int(100_000 * scale))
-    rows = []
-    with Site(argv) as site:
-        api = _api(site)
-        server = psutil.Process(site.children["serve"].pid)
-        before = server.memory_info().rss
-        for number in range(3):
-            cpu = server.cpu_times()
-            ours = _create(api, count)
-            after = server.cpu_times()
-            busy = after.user + after.system - cpu.user - cpu.system
-            copy = site.folder / f"copy{number}.db"
-            db = sqlite3.connect(site.folder / "data" / "scitq.db")
-            db.execute("VACUUM INTO ?", (str(copy),))
-            db.close()
-            plain = _plain_insert(copy, count)
-            copy.unlink()
-            rows.append([str(number + 1), f"{ours:.2f} s", f"{plain:.2f} s", f"{ours / plain:.2f}", f"{busy / plain:.2f}"])
-        grown = (server.memory_info().rss - before) / 2**20
-        api.close()
-    head = ["round", "scitq, request to answer", "SQLite alone", "ratio", "ratio by the server's processor time"]
-    show(f"Creating {count:,} tasks", head, rows, f"The server's memory grew by {grown:.0f} MiB over {3 * count:,} tasks.")
+    for batch, told in ((_alike, "that differ in their command"), (_unlike, "that differ in everything")):
+        rows = []
+        with Site(argv) as site:
+            api = _api(site)
+            server = psutil.Process(site.children["serve"].pid)
+            before = server.memory_info().rss
+            for number in range(3):
+                cpu = server.cpu_times()
+                ours = _create(api, count, batch)
+                after = server.cpu_times()
+                busy = after.user + after.system - cpu.user - cpu.system
+                copy = site.folder / f"copy{number}.db"
+                db = sqlite3.connect(site.folder / "data" / "scitq.db")
+                db.execute("VACUUM INTO ?", (str(copy),))
+                db.close()
+                plain, plain_busy = _plain_insert(copy, count)
+                copy.unlink()
+                times = [f"{ours:.2f} s", f"{plain:.2f} s", f"{ours / plain:.2f}", f"{busy:.2f} s", f"{plain_busy:.2f} s"]
+                rows.append([str(number + 1), *times, f"{busy / plain_busy:.2f}"])
+            grown = (server.memory_info().rss - before) / 2**20
+            api.close()
+        head = ["round", "scitq, request to answer", "SQLite alone", "ratio", "scitq, processor", "SQLite alone, processor", "ratio"]
+        show(f"Creating {count:,} tasks {told}", head, rows, f"The server's memory grew by {grown:.0f} MiB over {3 * count:,} tasks.")
 
 
 def _fill(path: Path, count: int) -> None:

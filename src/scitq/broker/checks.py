@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import shlex
-from collections.abc import Collection
+from operator import attrgetter
 
 from scitq.errors import UsageError
 from scitq.model.task import BARE, MOST_PRIORITY, MOST_RETRIES, NewTask, TaskSpec
@@ -19,9 +19,9 @@ _IMAGE = re.compile(
 _QUOTING = re.compile(r"""['"\\]""")
 """Without any of these, splitting can't fail."""
 _NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,200}")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _RETRY_ON = re.compile(r"exit(?::(?:\d|[1-9]\d|1\d\d|2[0-4]\d|25[0-5]))?|oom|lost|upload|limit|fetch|image|start")
 MOST_COMMAND_BYTES = 16 * 1024 * 1024
+_MOST_TEXT_BYTES = 1024
 
 
 def _text(what: str, text: str, most: int) -> None:
@@ -40,48 +40,34 @@ def _is_image(name: str) -> bool:
     return name == BARE or (len(name) <= 512 and _IMAGE.fullmatch(name) is not None)
 
 
-def check_spec(spec: TaskSpec, schemes: Collection[str]) -> None:
+def _is_variable(name: str) -> bool:
+    return name.isascii() and name.isidentifier()
+
+
+common_fields = attrgetter(
+    "container", "shell", "entrypoint", "cpus", "mem_gib", "gpus", "disk_gb", "time_limit_s", "time_request_s", "retry_on", "skip_if_exists"
+)  # fmt: skip
+"""What check_common looks at, and whether skip_if_exists is set: mostly the same in all specs of a request."""
+
+
+def check_spec(spec: TaskSpec, schemes: frozenset[str]) -> None:
     """UsageError for anything in a spec that could never run; `schemes` are the known storages."""
+    check_common(spec)
+    check_own(spec, schemes)
+
+
+def check_common(spec: TaskSpec) -> None:
+    """The part of check_spec for which `common_fields` decide alone."""
     if not spec.container.strip():
         raise UsageError("the container is empty; name an image, or 'bare' for none")
     if not _is_image(spec.container):
         raise UsageError(f"{spec.container[:100]!r} is no name of a container image")
-    if not spec.command.strip():
-        raise UsageError("the command is empty")
-    _text("the command", spec.command, MOST_COMMAND_BYTES)
     for what, value in (("the shell", spec.shell), ("the entrypoint", spec.entrypoint)):
         if value is not None:
             if not value.strip():
                 raise UsageError(f"{what} is empty")
             _text(what, value, 4096)
             _split(what, value)
-    if spec.shell is None:
-        _split("the command", spec.command)
-    for name, value in spec.env.items():
-        if not _VARIABLE.fullmatch(name):
-            raise UsageError(f"{name[:100]!r} is no name of a variable")
-        _text(f"the variable {name}", value, 128 * 1024 - len(name) - 2)
-    _check_numbers(spec)
-    for word in spec.retry_on:
-        if not _RETRY_ON.fullmatch(word):
-            raise UsageError(f"can't retry on {word!r}; known are exit, exit:N, oom, lost, upload, limit, fetch, image, start")
-    if spec.skip_if_exists and not (spec.output or spec.publish):
-        raise UsageError("--skip-if-exists needs an --output or --publish to look at")
-    check_uris(spec, schemes)
-
-
-def _split(what: str, text: str) -> None:
-    if not _QUOTING.search(text):
-        return
-    try:
-        shlex.split(text)
-    except ValueError as error:
-        raise UsageError(f"{what} can't be split into arguments: {error}; name a --shell to have a shell read it") from None
-
-
-def _check_numbers(spec: TaskSpec) -> None:
-    if spec.cpus is spec.mem_gib is spec.gpus is spec.disk_gb is spec.time_limit_s is spec.time_request_s is None and not spec.requests:
-        return
     for what, number, most in (
         ("cpus", spec.cpus, 100_000),
         ("mem", spec.mem_gib, 1_000_000),
@@ -92,9 +78,42 @@ def _check_numbers(spec: TaskSpec) -> None:
     ):
         if number is not None and not 0 < number <= most:
             raise UsageError(f"{what} must be above 0 and at most {most}, not {number:.15g}")
-    for name, count in spec.requests.items():
-        if not _VARIABLE.fullmatch(name) or not 0 < count <= 1_000_000:
-            raise UsageError(f"a request is NAME=COUNT with a count above 0, not {name}={count}")
+    for word in spec.retry_on:
+        if not _RETRY_ON.fullmatch(word):
+            raise UsageError(f"can't retry on {word!r}; known are exit, exit:N, oom, lost, upload, limit, fetch, image, start")
+
+
+def check_own(spec: TaskSpec, schemes: frozenset[str]) -> None:
+    """The rest of check_spec: what each spec has for itself."""
+    command = spec.command
+    if not command or command.isspace():
+        raise UsageError("the command is empty")
+    if len(command) > MOST_COMMAND_BYTES or not command.isascii() or "\0" in command:
+        _text("the command", command, MOST_COMMAND_BYTES)
+    if spec.shell is None:
+        _split("the command", command)
+    if spec.env:
+        for name, value in spec.env.items():
+            if not _is_variable(name):
+                raise UsageError(f"{name[:100]!r} is no name of a variable")
+            _text(f"the variable {name}", value, 128 * 1024 - len(name) - 2)
+    if spec.requests:
+        for name, count in spec.requests.items():
+            if not _is_variable(name) or not 0 < count <= 1_000_000:
+                raise UsageError(f"a request is NAME=COUNT with a count above 0, not {name}={count}")
+    if spec.skip_if_exists and not (spec.output or spec.publish):
+        raise UsageError("--skip-if-exists needs an --output or --publish to look at")
+    if spec.inputs or spec.resources or spec.output is not None or spec.publish is not None:
+        check_uris(spec, schemes)
+
+
+def _split(what: str, text: str) -> None:
+    if not _QUOTING.search(text):
+        return
+    try:
+        shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"{what} can't be split into arguments: {error}; name a --shell to have a shell read it") from None
 
 
 def check_priority(priority: int) -> None:
@@ -119,21 +138,22 @@ def check_task(task: NewTask, position: int, specs: int) -> None:
     """UsageError for a task that could not be stored."""
     if not 0 <= task.spec < specs:
         raise UsageError(f"task {position + 1} names spec {task.spec}; there are {specs}")
-    if task.name:
-        _text("the name", task.name, 1024)
+    together = task.name if task.key is None else task.name + task.key
     if task.labels:
+        together += "".join((*task.labels, *task.labels.values()))
+    if len(together) > _MOST_TEXT_BYTES or not together.isascii() or "\0" in together:
+        _text("the name", task.name, _MOST_TEXT_BYTES)
+        _text("the key", task.key or "", _MOST_TEXT_BYTES)
         for text in (*task.labels, *task.labels.values()):
-            _text("a label", text, 1024)
-        if "" in task.labels:
-            raise UsageError("a label needs a name")
-    if task.key is not None:
-        _text("the key", task.key, 1024)
-        if not task.key:
-            raise UsageError("the key is empty")
+            _text("a label", text, _MOST_TEXT_BYTES)
+    if "" in task.labels:
+        raise UsageError("a label needs a name")
+    if task.key == "":
+        raise UsageError("the key is empty")
     check_priority(task.priority)
     check_retries(task.retries)
-    for key in (*task.depends_on_keys, *task.after_any_keys):
-        _text("the key to wait for", key, 1024)
+    for key in task.depends_on_keys + task.after_any_keys:
+        _text("the key to wait for", key, _MOST_TEXT_BYTES)
         if key == task.key:
             raise UsageError(f"the task with the key {key!r} would wait for itself")
     if (task.depends_on_new or task.after_any_new) and any(

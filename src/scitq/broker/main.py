@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import secrets as random
@@ -26,6 +27,7 @@ from scitq.util import files, log, paths
 from scitq.util.clock import monotonic_s, now_ms
 
 logger = logging.getLogger(__name__)
+_OBJECTS_BETWEEN_LOOKS = 100_000
 _HASHES = ("$2a$", "$2b$", "$2y$")
 
 
@@ -76,6 +78,7 @@ def run(config: Config, options: ServeOptions) -> int:
     wire, port = _listen(config, options, folder, secrets)
     broker.port = port
     loop = Loop(broker, wire)
+    _calm_collector()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: loop.stop())
     if options.on_ready is not None:
@@ -89,6 +92,13 @@ def run(config: Config, options: ServeOptions) -> int:
         loop.close()
         store.close()
     return 0
+
+
+def _calm_collector() -> None:
+    """Have the garbage collector look seldom: reading messages makes many objects and hardly a cycle, and each look stops the loop."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_OBJECTS_BETWEEN_LOOKS, 20, 50)
 
 
 def _listen(config: Config, options: ServeOptions, folder: Path, secrets: Secrets) -> tuple[Wire, int]:

@@ -28,7 +28,7 @@ def enqueue(ctx: Ctx, task: Task, asked: Needs | None = None) -> None:
     if asked is None:
         asked = needs.of_spec(tasks.spec(ctx.tx, task.spec_id))
     group, priority, task_id, array_id = task.step_id or NO_STEP, task.priority, task.id, task.array_id
-    ctx.after(lambda: ctx.broker.ready.add(task_id, group, asked._replace(array_id=ctx.broker.limited(array_id)), priority))
+    ctx.after(lambda: ctx.broker.ready.add([task_id], group, asked._replace(array_id=ctx.broker.limited(array_id)), priority))
 
 
 def settle(ctx: Ctx, before: Task, task: Task, *, is_eviction: bool = False) -> None:

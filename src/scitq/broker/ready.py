@@ -7,6 +7,7 @@ cost little memory. What leaves the queue out of turn is only marked; the mark i
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 
 from scitq.model.needs import Needs
 
@@ -20,47 +21,66 @@ def _key(task_id: int, priority: int) -> int:
     return (-priority << _ID_BITS) + task_id
 
 
+class _Queue:
+    """Tasks of one group that ask the same."""
+
+    __slots__ = ("group", "heap", "needs")
+
+    def __init__(self, group: int, needs: Needs) -> None:
+        self.group = group
+        self.needs = needs
+        self.heap: list[int] = []
+
+
 class ReadyQueue:
     """Tasks in P, rebuilt from the database at start."""
 
     def __init__(self) -> None:
         """An empty queue."""
-        self._heaps: dict[int, dict[Needs, list[int]]] = {}
-        self._where: dict[int, tuple[int, Needs, int]] = {}
+        self._queues: dict[int, dict[Needs, _Queue]] = {}
+        self._keys: dict[int, int] = {}
+        self._places: dict[int, _Queue] = {}
         self.changed: set[int] = set()
         """Groups that got tasks since the scheduler last looked."""
 
     def __len__(self) -> int:
         """How many tasks are ready."""
-        return len(self._where)
+        return len(self._keys)
 
     def __contains__(self, task_id: int) -> bool:
         """Whether the task is ready."""
-        return task_id in self._where
+        return task_id in self._keys
 
-    def add(self, task_id: int, group: int, needs: Needs, priority: int) -> None:
-        """A task became pending."""
-        key = _key(task_id, priority)
-        self._where[task_id] = (group, needs, key)
-        heapq.heappush(self._heaps.setdefault(group, {}).setdefault(needs, []), key)
+    def add(self, task_ids: Sequence[int], group: int, needs: Needs, priority: int) -> None:
+        """Tasks became pending; their ids ascend."""
+        queues = self._queues.setdefault(group, {})
+        queue = queues.get(needs)
+        if queue is None:
+            queue = queues[needs] = _Queue(group, needs)
+        keys = [_key(task_id, priority) for task_id in task_ids] if priority else task_ids
+        self._keys.update(zip(task_ids, keys, strict=True))
+        self._places.update(dict.fromkeys(task_ids, queue))
+        if queue.heap:
+            for key in keys:
+                heapq.heappush(queue.heap, key)
+        else:
+            queue.heap.extend(keys)
         self.changed.add(group)
 
     def remove(self, task_id: int) -> None:
         """A task is pending no more; what is absent is fine."""
-        self._where.pop(task_id, None)
-
-    def groups(self) -> list[int]:
-        """Groups that may have tasks."""
-        return list(self._heaps)
+        self._keys.pop(task_id, None)
+        self._places.pop(task_id, None)
 
     def heads(self, group: int) -> list[tuple[int, Needs]]:
         """The first task of each queue of the group as (key, needs), first to start first; ended queues are dropped."""
-        queues = self._heaps.get(group, {})
+        queues = self._queues.get(group, {})
         found = []
-        for needs, heap in list(queues.items()):
+        for needs, queue in list(queues.items()):
+            heap = queue.heap
             while heap:
-                entry = self._where.get(heap[0] & _ID_MASK)
-                if entry is not None and entry[2] == heap[0] and entry[1] == needs and entry[0] == group:
+                task_id = heap[0] & _ID_MASK
+                if self._keys.get(task_id) == heap[0] and self._places[task_id] is queue:
                     break
                 heapq.heappop(heap)
             if heap:
@@ -68,32 +88,29 @@ class ReadyQueue:
             else:
                 del queues[needs]
         if not queues:
-            self._heaps.pop(group, None)
+            self._queues.pop(group, None)
         found.sort(key=lambda head: head[0])
         return found
 
     def pop(self, group: int, needs: Needs) -> int:
         """Take the first task of a queue whose head was just seen; its id."""
-        task_id = heapq.heappop(self._heaps[group][needs]) & _ID_MASK
-        del self._where[task_id]
+        task_id = heapq.heappop(self._queues[group][needs].heap) & _ID_MASK
+        self.remove(task_id)
         return task_id
-
-    def open_count(self, group: int) -> int:
-        """Ready tasks of a group; for recruiters."""
-        return sum(1 for entry in self._where.values() if entry[0] == group)
 
     def asked(self, group: int) -> dict[Needs, int]:
         """What the ready tasks of a group ask for, and how many do; tasks that left out of turn may still be counted."""
-        return {asked: len(heap) for asked, heap in self._heaps.get(group, {}).items()}
+        return {asked: len(queue.heap) for asked, queue in self._queues.get(group, {}).items()}
 
     def position(self, task_id: int) -> int:
-        """How many ready tasks of the same group come before this one."""
-        entry = self._where.get(task_id)
-        if entry is None:
+        """How many ready tasks of the same group come before this one; may be asked in any thread."""
+        place, own = self._places.get(task_id), self._keys.get(task_id)
+        if place is None or own is None:
             return 0
-        return sum(1 for other in self._where.values() if other[0] == entry[0] and other[2] < entry[2])
+        before = [key for queue in list(self._queues.get(place.group, {}).values()) for key in list(queue.heap) if key < own]
+        return sum(1 for key in before if self._keys.get(key & _ID_MASK) == key)
 
     def needs_of(self, task_id: int) -> Needs | None:
-        """What a ready task asks."""
-        entry = self._where.get(task_id)
-        return entry[1] if entry else None
+        """What a ready task asks; may be asked in any thread."""
+        place = self._places.get(task_id)
+        return place.needs if place else None

@@ -122,7 +122,7 @@ class Broker:
             if session is None:
                 self.silent_since.setdefault(worker.id, now_s)
         for task in tasks.with_status(tx, "P"):
-            self.ready.add(task.id, task.step_id or NO_STEP, needs_of(task), task.priority)
+            self.ready.add([task.id], task.step_id or NO_STEP, needs_of(task), task.priority)
 
     def limited(self, array_id: int | None) -> int:
         """The array's id when it limits how many of it run at once, else 0."""

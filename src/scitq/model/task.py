@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from operator import attrgetter
 from typing import NewType
 
 import msgspec
@@ -69,10 +70,13 @@ class NewTask(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, for
     is_held: bool = False
 
 
+_content = attrgetter(*(name for name in NewTask.__struct_fields__ if name not in {"spec", "depends_on_new", "after_any_new"}))
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
+
+
 def digest(spec: TaskSpec, task: NewTask) -> bytes:
     """What two tasks of one key must share: everything that was asked, but for positions within the request."""
-    plain = msgspec.structs.replace(task, spec=0, depends_on_new=(), after_any_new=())
-    return hashlib.blake2b(msgspec.msgpack.encode((spec, plain), order="deterministic"), digest_size=16).digest()
+    return hashlib.blake2b(_encode((spec, _content(task))), digest_size=16).digest()
 
 
 class Use(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

@@ -10,7 +10,8 @@ from scitq.errors import UsageError
 
 WEB_SCHEMES: Final = frozenset({"http", "https"})
 MAX_NAME_BYTES: Final = 255
-_SCHEME = re.compile(r"[\w.+@-](?:[\w.+@ -]*[\w.+@-])?")
+SCHEME: Final = re.compile(r"[\w.+@-](?:[\w.+@ -]*[\w.+@-])?")
+"""The name of a storage."""
 _ESCAPED_BAR = re.compile("%((?:25)*)(7c)", re.IGNORECASE)
 
 
@@ -68,7 +69,7 @@ class Uri:
             raise UsageError(f"{text!r} is no URI; write storage://bucket/path")
         if "*" in scheme:
             raise UsageError(f"{text!r}: * may not stand in the storage's name")
-        if not _SCHEME.fullmatch(scheme):
+        if not SCHEME.fullmatch(scheme):
             raise UsageError(f"{text!r}: {scheme!r} can't be the name of a storage")
         path, *words = rest.split("|")
         path = path if scheme in WEB_SCHEMES else _unescape(path)

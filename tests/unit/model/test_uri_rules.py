@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from scitq.errors import UsageError
 from scitq.model.task import TaskSpec
+from scitq.model.uri import Uri
 from scitq.model.uri_rules import MOST_URIS, check_uris
 
-KNOWN = ("s3", "my-azure.1", "file", "https")
+KNOWN = frozenset(("s3", "my-azure.1", "file", "https"))
 
 
 def spec(**fields):
@@ -61,3 +64,33 @@ def test_skip_if_exists_needs_an_output():
 def test_the_number_of_uris_is_bounded():
     with pytest.raises(UsageError, match="folder"):
         check_uris(spec(inputs=("s3://b/x",) * (MOST_URIS + 1)), KNOWN)
+
+
+PIECES = (
+    *("s3", "my-azure.1", "https", "file", "gs", "://", "/", "//", "b", "b*", "*", "..", "|untar", "|mv:a/b", "|mv:../a", "|", "%7C"),
+    *("\0", "\n", "é", " ", "?"),
+)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_glance_and_a_close_look_agree_on_every_uri(seed):
+    def is_good(parse, text):
+        try:
+            return parse(text).scheme in KNOWN
+        except UsageError:
+            return False
+
+    def passes(**fields):
+        try:
+            check_uris(spec(**fields), KNOWN)
+        except UsageError:
+            return False
+        return True
+
+    chance = random.Random(seed)
+    for _ in range(1500):
+        start = "s3://b" if chance.random() < 0.5 else ""
+        text = start + "".join(chance.choices(PIECES, k=chance.randint(1, 6)))
+        assert passes(inputs=(text, "s3://b/c")) is is_good(Uri.parse, text), repr(text)
+        assert passes(resources=("s3://b/c", text)) is is_good(Uri.parse, text), repr(text)
+        assert passes(output=text) is is_good(Uri.parse_output, text), repr(text)

@@ -162,7 +162,7 @@ def _requeue(ctx: Ctx, task: Task, priority: int) -> None:
 
     def move() -> None:
         ctx.broker.ready.remove(task.id)
-        ctx.broker.ready.add(task.id, task.step_id or NO_STEP, asked, priority)
+        ctx.broker.ready.add([task.id], task.step_id or NO_STEP, asked, priority)
 
     ctx.after(move)
 

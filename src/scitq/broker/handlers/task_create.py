@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
-import msgspec
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from operator import attrgetter
+from typing import Any
 
 from scitq.broker import checks
 from scitq.broker.context import Ctx
 from scitq.broker.dispatch import handles
 from scitq.broker.ready import NO_STEP
+from scitq.broker.sheet import Sheet
 from scitq.broker.store import creation, dependencies, steps, tasks
-from scitq.broker.store.creation import Origin
+from scitq.broker.store.creation import Origin, Standing
 from scitq.errors import ConflictError, ForbiddenError, NotFoundError, ScitqError, UsageError
-from scitq.model import needs
 from scitq.model.lifecycle import TaskStatus
 from scitq.model.needs import Needs
 from scitq.model.task import NewTask, digest
@@ -21,14 +23,14 @@ from scitq.protocol.messages.task import TaskCreate, TasksCreated
 
 BUILT_IN_SCHEMES = ("http", "https", "ftp", "file")
 MOST_AT_ONCE = 20_000
+_Run = tuple[Standing, list[NewTask], list[int]]
+"""Tasks in a row that start alike, and their positions in the request."""
+_Fresh = defaultdict[tuple[int, int], defaultdict[Needs, list[int]]]
+"""Ids that are pending, by group and priority, and by what they ask."""
 
 
-class _Draft(NamedTuple):
-    task: NewTask
-    letter: str
-    workflow_id: int | None
-    waits: list[tuple[int, str, bool]]
-    waits_new: list[tuple[int, str]]
+_shape = attrgetter("step_id", "priority", "retries", "is_held", "cancel_when_dependency_fails", "depends_on", "after_any")
+"""What decides where a task starts, unless it waits for others by key or within its request."""
 
 
 @handles(TaskCreate)
@@ -36,50 +38,33 @@ def create(ctx: Ctx, message: TaskCreate) -> TasksCreated:
     """Check everything, then insert; a key that exists gives its task."""
     if len(message.tasks) > MOST_AT_ONCE:
         raise UsageError(f"{len(message.tasks)} tasks in one request; at most {MOST_AT_ONCE}")
-    _check(ctx, message)
-    ids: list[int | None] = [None] * len(message.tasks)
-    keys: dict[str, int] = {}
-    existing: list[int] = []
-    drafts: list[_Draft] = []
-    places: list[int] = []
-    by_step: dict[int, tuple[int, str, int]] = {}
-    for position, task in enumerate(message.tasks):
-        try:
-            if task.key is not None and _is_known(ctx, message, position, task.key, keys, ids):
-                existing.append(position)
-            else:
-                drafts.append(_draft(ctx, task, by_step, ids, keys))
-                places.append(position)
-        except ScitqError as error:
-            error.position = position
-            raise
+    sheet = _check(ctx, message)
+    ids: list[int] = [0] * len(message.tasks)
+    keys = _find_keys(ctx, message.tasks, sheet, ids)
+    existing = [position for position, task_id in enumerate(ids) if task_id] if keys else []
+    runs = _runs(ctx, message.tasks, ids, keys)
     if message.is_dry_run:
-        return TasksCreated(ids=[task_id or 0 for task_id in ids], existing=existing)
+        return TasksCreated(ids=ids, existing=existing)
     array_id = _array(ctx, message, ids[existing[0]] if existing else None)
-    asked = [needs.of_spec(spec) for spec in message.specs]
-    _insert(ctx, message, drafts, places, ids, array_id, asked)
-    for position in places:
-        key = message.tasks[position].key
-        if key is not None:
-            content = digest(message.specs[message.tasks[position].spec], message.tasks[position])
-            creation.insert_key(ctx.tx, ctx.who.user_id, key, ids[position] or 0, content)
-    return TasksCreated(ids=[task_id or 0 for task_id in ids], existing=existing, array_id=array_id)
+    if runs:
+        _insert(ctx, sheet, runs, ids, array_id)
+    return TasksCreated(ids=ids, existing=existing, array_id=array_id)
 
 
-def _check(ctx: Ctx, message: TaskCreate) -> None:
-    schemes = [*ctx.broker.config.rclone, *BUILT_IN_SCHEMES]
-    for number, spec in enumerate(message.specs):
-        try:
-            checks.check_spec(spec, schemes)
-        except ScitqError as error:
-            error.position = next((position for position, task in enumerate(message.tasks) if task.spec == number), None)
-            raise
-    for position, task in enumerate(message.tasks):
-        try:
+def _check(ctx: Ctx, message: TaskCreate) -> Sheet:
+    position = 0
+    try:
+        sheet = Sheet(message.specs, frozenset((*ctx.broker.config.rclone, *BUILT_IN_SCHEMES)))
+    except UsageError as error:
+        error.position = next((position for position, task in enumerate(message.tasks) if task.spec == error.position), None)
+        raise
+    try:
+        for position, task in enumerate(message.tasks):
             checks.check_task(task, position, len(message.specs))
-        except ScitqError as error:
-            error.position = position
-            raise
+    except UsageError as error:
+        error.position = position
+        raise
+    return sheet
 
 
 def _array(ctx: Ctx, message: TaskCreate, made_id: int | None) -> int | None:
@@ -103,75 +88,96 @@ def _array(ctx: Ctx, message: TaskCreate, made_id: int | None) -> int | None:
     return array_id
 
 
-def _is_known(ctx: Ctx, message: TaskCreate, position: int, key: str, keys: dict[str, int], ids: list[int | None]) -> bool:
-    """Whether the key of a task finds one that exists; its id is then in `ids`. `keys` gets the position of every key."""
-    if key in keys:
-        raise ConflictError(f"the key {key!r} is used twice, by tasks {keys[key] + 1} and {position + 1} of the request")
-    keys[key] = position
-    task = message.tasks[position]
-    found = creation.by_key(ctx.tx, ctx.who.user_id, key)
-    if found is None:
-        return False
-    if found[1] != digest(message.specs[task.spec], task):
-        raise ConflictError(f"the key {key!r} belongs to task {found[0]}, which has other content")
-    ids[position] = found[0]
-    return True
+def _find_keys(ctx: Ctx, new: Sequence[NewTask], sheet: Sheet, ids: list[int]) -> dict[str, int]:
+    """The position of each key; the ids of those that exist are put into `ids`."""
+    keys: dict[str, int] = {}
+    position = 0
+    try:
+        for position, task in enumerate(new):
+            if task.key is not None and keys.setdefault(task.key, position) != position:
+                raise ConflictError(f"the key {task.key!r} is used twice, by tasks {keys[task.key] + 1} and {position + 1} of the request")
+        known = creation.by_keys(ctx.tx, ctx.who.user_id, list(keys))
+        for position in sorted(keys[key] for key in known):
+            task = new[position]
+            task_id, content = known[task.key or ""]
+            if content != digest(sheet.specs[task.spec], task):
+                raise ConflictError(f"the key {task.key!r} belongs to task {task_id}, which has other content")
+            ids[position] = task_id
+    except ConflictError as error:
+        error.position = position
+        raise
+    return keys
 
 
-def _waits_for_something(task: NewTask) -> bool:
-    return bool(
-        task.depends_on or task.after_any or task.depends_on_keys or task.after_any_keys or task.depends_on_new or task.after_any_new
-    )
+def _runs(ctx: Ctx, new: Sequence[NewTask], ids: Sequence[int], keys: Mapping[str, int]) -> list[_Run]:
+    """Where each task that does not exist yet starts; those in a row that start alike make a run."""
+    runs: list[_Run] = []
+    by_shape: dict[Any, Standing] = {}
+    last: Standing | None = None
+    position = 0
+    try:
+        for position, task in enumerate(new):
+            if ids[position]:
+                continue
+            shape = _shape(task)
+            standing = by_shape.get(shape) or by_shape.setdefault(shape, _standing(ctx, task))
+            if task.depends_on_new or task.after_any_new or task.depends_on_keys or task.after_any_keys:
+                standing = _standing_after(ctx, standing, task, position, ids, keys)
+            if standing is not last:
+                runs.append((standing, [], []))
+                last = standing
+            runs[-1][1].append(task)
+            runs[-1][2].append(position)
+    except ScitqError as error:
+        error.position = position
+        raise
+    return runs
 
 
-def _draft(ctx: Ctx, task: NewTask, by_step: dict[int, tuple[int, str, int]], ids: list[int | None], keys: dict[str, int]) -> _Draft:
-    if task.step_id is None and not _waits_for_something(task):
-        return _Draft(task, "Z" if task.is_held else "P", None, [], [])
-    workflow_id, is_open = None, False
+def _standing(ctx: Ctx, task: NewTask) -> Standing:
+    workflow_id, status, retries = None, "", task.retries
     if task.step_id is not None:
-        if task.step_id not in by_step:
-            step = steps.get(ctx.tx, task.step_id)
-            if step is None:
-                raise NotFoundError(f"there is no step {task.step_id}")
-            workflow = steps.workflow(ctx.tx, step.workflow_id)
-            if workflow.status == "canceled":
-                raise ConflictError(f"workflow {workflow.id} is canceled and takes no tasks")
-            ctx.must_own(workflow.owner_id, f"step {step.id}")
-            by_step[task.step_id] = (step.workflow_id, workflow.status, step.retries)
-        workflow_id, status, retries = by_step[task.step_id]
-        if task.retries < retries:
-            task = msgspec.structs.replace(task, retries=retries)
-        is_open = status == "open"
-    waits: list[tuple[int, str, bool]] = []
-    waits_new: list[tuple[int, str]] = []
-    for kind, on_ids in (("success", task.depends_on), ("end", task.after_any)):
-        waits.extend(waited_for(ctx, on_id, kind) for on_id in on_ids)
+        step = steps.get(ctx.tx, task.step_id)
+        if step is None:
+            raise NotFoundError(f"there is no step {task.step_id}")
+        workflow = steps.workflow(ctx.tx, step.workflow_id)
+        if workflow.status == "canceled":
+            raise ConflictError(f"workflow {workflow.id} is canceled and takes no tasks")
+        ctx.must_own(workflow.owner_id, f"step {step.id}")
+        workflow_id, status, retries = step.workflow_id, workflow.status, max(retries, step.retries)
+    waits = [waited_for(ctx, on_id, "success") for on_id in task.depends_on] + [waited_for(ctx, on_id, "end") for on_id in task.after_any]
+    if status == "open":
+        letter = "I"
+    elif not all(is_met for _, _, is_met in waits):
+        letter = "W"
+    else:
+        letter = "Z" if task.is_held or status == "suspended" else "P"
+    return Standing(letter, task.step_id, workflow_id, task.priority, retries, task.cancel_when_dependency_fails, waits)
+
+
+def _standing_after(
+    ctx: Ctx, standing: Standing, task: NewTask, place: int, ids: Sequence[int], keys: Mapping[str, int]
+) -> Standing:  # fmt: skip
+    """The standing of one that waits for others by key or within its request; what exists already is waited for as it is."""
+    waits, waits_new = list(standing.waits), []
     for kind, names, positions in (
         ("success", task.depends_on_keys, task.depends_on_new),
         ("end", task.after_any_keys, task.after_any_new),
     ):
-        waits.extend(waited_for(ctx, _by_key(ctx, name), kind) for name in names if name not in keys)
-        for position in (*positions, *(keys[name] for name in names if name in keys)):
-            known = ids[position]
-            if known is not None:
-                waits.append(waited_for(ctx, known, kind))
-            else:
-                waits_new.append((position, kind))
-    unmet = bool(waits_new) or any(not is_met for _, _, is_met in waits)
-    if is_open:
-        letter = "I"
-    elif unmet:
-        letter = "W"
-    else:
-        letter = "Z" if task.is_held or (workflow_id is not None and by_step[task.step_id or 0][1] == "suspended") else "P"
-    return _Draft(task, letter, workflow_id, waits, waits_new)
+        own = [keys[name] for name in names if keys.get(name, place) < place]
+        waits += [waited_for(ctx, _by_key(ctx, name), kind) for name in names if keys.get(name, place) >= place]
+        waits += [waited_for(ctx, ids[position], kind) for position in (*positions, *own) if ids[position]]
+        waits_new += [(position, kind) for position in (*positions, *own) if not ids[position]]
+    is_waiting = waits_new or not all(is_met for _, _, is_met in waits)
+    letter = "W" if is_waiting and standing.letter != "I" else standing.letter
+    return replace(standing, letter=letter, waits=waits, waits_new=waits_new)
 
 
 def _by_key(ctx: Ctx, key: str) -> int:
     found = creation.by_key(ctx.tx, ctx.who.user_id, key)
     if found is None:
         raise NotFoundError(f"you have no task with the key {key!r} to depend on")
-    return found[0]
+    return found
 
 
 def waited_for(ctx: Ctx, on_id: int, kind: str) -> tuple[int, str, bool]:
@@ -185,34 +191,44 @@ def waited_for(ctx: Ctx, on_id: int, kind: str) -> tuple[int, str, bool]:
     return on.id, kind, is_met
 
 
-def _insert(
-    ctx: Ctx, message: TaskCreate, drafts: list[_Draft], places: list[int], ids: list[int | None], array_id: int | None, asked: list[Needs]
-) -> None:
-    if not drafts:
-        return
-    used = sorted({draft.task.spec for draft in drafts})
-    spec_ids = dict(zip(used, creation.insert_specs(ctx.tx, [message.specs[number] for number in used]), strict=True))
-    rows = [(draft.task, spec_ids[draft.task.spec], draft.letter, draft.workflow_id) for draft in drafts]
-    new_ids = creation.insert_tasks(ctx.tx, rows, Origin(ctx.who.user_id, array_id, ctx.now_ms))
-    for position, new_id in zip(places, new_ids, strict=True):
-        ids[position] = new_id
-    fresh: list[tuple[int, int, Needs, int]] = []
-    for draft, new_id in zip(drafts, new_ids, strict=True):
-        for on_id, kind, is_met in draft.waits:
-            dependencies.insert(ctx.tx, new_id, on_id, kind, is_met=is_met)
-        if draft.waits_new:
-            dependencies.insert_unmet(ctx.tx, [(new_id, ids[position] or 0, kind) for position, kind in draft.waits_new])
-        if draft.letter == "P":
-            fresh.append((new_id, draft.task.step_id or NO_STEP, asked[draft.task.spec], draft.task.priority))
+def _insert(ctx: Ctx, sheet: Sheet, runs: list[_Run], ids: list[int], array_id: int | None) -> None:
+    used = sorted({task.spec for _, new, _ in runs for task in new})
+    spec_ids = dict(zip(used, creation.insert_specs(ctx.tx, [sheet.rows[number] for number in used]), strict=True))
+    made = creation.insert_tasks(ctx.tx, runs, spec_ids, Origin(ctx.who.user_id, array_id, ctx.now_ms))
+    fresh: _Fresh = defaultdict(lambda: defaultdict(list))
+    waits: list[tuple[int, int, str, bool]] = []
+    keys: list[tuple[str, int, bytes]] = []
+    done = 0
+    for standing, new, positions in runs:
+        own = made[done : done + len(new)]
+        done += len(new)
+        for position, task_id in zip(positions, own, strict=True):
+            ids[position] = task_id
+        if standing.letter == "P":
+            queues = fresh[standing.step_id or NO_STEP, standing.priority]
+            for task, task_id in zip(new, own, strict=True):
+                queues[sheet.needs[task.spec]].append(task_id)
+        keys += [
+            (task.key, task_id, digest(sheet.specs[task.spec], task))
+            for task, task_id in zip(new, own, strict=True)
+            if task.key is not None
+        ]
+        waits += [(task_id, on_id, kind, is_met) for on_id, kind, is_met in standing.waits for task_id in own]
+        waits += [(task_id, ids[other], kind, False) for other, kind in standing.waits_new for task_id in own]
+    if waits:
+        dependencies.insert(ctx.tx, waits)
+    if keys:
+        creation.insert_keys(ctx.tx, ctx.who.user_id, keys)
     if fresh:
-        limited = ctx.broker.limited(array_id)
-
-        def enqueue() -> None:
-            for task_id, group, asked_of, priority in fresh:
-                ctx.broker.ready.add(task_id, group, asked_of._replace(array_id=limited) if limited else asked_of, priority)
-
-        ctx.after(enqueue)
+        ctx.after(lambda: _enqueue(ctx, fresh, array_id))
     ctx.notify("created")
+
+
+def _enqueue(ctx: Ctx, fresh: _Fresh, array_id: int | None) -> None:
+    limited = ctx.broker.limited(array_id)
+    for (group, priority), queues in fresh.items():
+        for asked, task_ids in queues.items():
+            ctx.broker.ready.add(task_ids, group, asked._replace(array_id=limited) if limited else asked, priority)
 
 
 def must_own_task(ctx: Ctx, task_id: int) -> tasks.Task:

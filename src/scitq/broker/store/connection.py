@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import functools
+import itertools
 import os
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import apsw
 from scitq.errors import ConflictError, ScitqError, UsageError
 
 _BUSY_MS = 10_000
+_ROWS_AT_ONCE = 100
 
 
 def filesystem_name(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
@@ -146,3 +150,26 @@ def rows(cursor: Any) -> list[dict[str, Any]]:  # noqa: ANN401 - an APSW cursor
     """The rest of a result as dicts by column name; for the few places that map by name."""
     names = [column[0] for column in cursor.getdescription()] if cursor else []
     return [dict(zip(names, row, strict=True)) for row in cursor]
+
+
+@functools.cache
+def _insertion(table: str, shared: tuple[str, ...], own: tuple[str, ...], tail: str, count: int) -> str:
+    row = ", ".join([f"?{number + 1}" for number in range(len(shared))] + ["?"] * len(own))
+    return f"INSERT INTO {table} ({', '.join(shared + own)}) VALUES {', '.join([f'({row})'] * count)} {tail}"
+
+
+def insert_rows(
+    tx: apsw.Connection, table: str, shared: dict[str, Any], own: tuple[str, ...], rows: Sequence[tuple[Any, ...]], tail: str = ""
+) -> int:
+    """Insert many rows, in order; the rowid of the last. `shared`: columns that are the same in all; `own`: those that `rows` hold.
+
+    A hundred rows in a statement take half the time that a hundred statements take (docs/benchmarks.md).
+    """
+    constants, columns = tuple(shared.values()), (table, tuple(shared), own, tail)
+    whole = len(rows) - len(rows) % _ROWS_AT_ONCE
+    for first in range(0, whole, _ROWS_AT_ONCE):
+        values = (*constants, *itertools.chain.from_iterable(rows[first : first + _ROWS_AT_ONCE]))
+        tx.execute(_insertion(*columns, _ROWS_AT_ONCE), values)
+    if whole < len(rows):
+        tx.executemany(_insertion(*columns, 1), [constants + row for row in rows[whole:]])
+    return tx.last_insert_rowid()

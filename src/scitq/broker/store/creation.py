@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import apsw
 import msgspec
 
+from scitq.broker.store.connection import insert_rows
 from scitq.broker.store.tasks import spec_body
 from scitq.model.task import NewTask, TaskSpec
+
+SpecRow = tuple[str, str, bytes]
+"""The immutable part of a task as it is stored: container, command, and all else."""
+_KEYS_AT_ONCE = 500
+_json = msgspec.json.Encoder().encode
 
 
 class Origin(NamedTuple):
@@ -20,20 +28,42 @@ class Origin(NamedTuple):
     now_ms: int
 
 
-def by_key(tx: apsw.Connection, owner_id: int, key: str) -> tuple[int, bytes] | None:
-    """The task that the owner gave this key, as (id, digest); after a retry the newest attempt."""
-    row = tx.execute("SELECT task_id, digest FROM task_key WHERE owner_id = ? AND key = ?", (owner_id, key)).fetchone()
-    return (row[0], row[1]) if row else None
+@dataclass(frozen=True, slots=True, eq=False)
+class Standing:
+    """Where a new task starts; the tasks of a request mostly share one."""
+
+    letter: str
+    step_id: int | None
+    workflow_id: int | None
+    priority: int
+    retries: int
+    cancels_with_dependency: bool
+    waits: Sequence[tuple[int, str, bool]] = ()
+    """(task, kind, whether it is met) of all that it waits for."""
+    waits_new: Sequence[tuple[int, str]] = ()
+    """(position in the request, kind)."""
+
+
+def by_keys(tx: apsw.Connection, owner_id: int, keys: Sequence[str]) -> dict[str, tuple[int, bytes]]:
+    """The tasks that the owner gave these keys, as (id, digest) by key; after a retry the newest attempt."""
+    found: dict[str, tuple[int, bytes]] = {}
+    for first in range(0, len(keys), _KEYS_AT_ONCE):
+        some = keys[first : first + _KEYS_AT_ONCE]
+        query = f"SELECT key, task_id, digest FROM task_key WHERE owner_id = ? AND key IN ({', '.join('?' * len(some))})"
+        found.update((key, (task_id, content)) for key, task_id, content in tx.execute(query, (owner_id, *some)))
+    return found
+
+
+def by_key(tx: apsw.Connection, owner_id: int, key: str) -> int | None:
+    """The task that the owner gave this key."""
+    found = by_keys(tx, owner_id, [key]).get(key)
+    return found[0] if found else None
 
 
 def other_content(tx: apsw.Connection, owner_id: int, digests: dict[str, bytes]) -> dict[str, int]:
     """Those of the keys that the owner gave to a task of another digest, with that task."""
-    found: dict[str, int] = {}
-    for key, content in digests.items():
-        known = by_key(tx, owner_id, key)
-        if known is not None and known[1] != content:
-            found[key] = known[0]
-    return found
+    known = by_keys(tx, owner_id, list(digests))
+    return {key: task_id for key, (task_id, content) in known.items() if content != digests[key]}
 
 
 def array_of(tx: apsw.Connection, task_id: int) -> int | None:
@@ -42,19 +72,20 @@ def array_of(tx: apsw.Connection, task_id: int) -> int | None:
     return row[0] if row else None
 
 
-def insert_key(tx: apsw.Connection, owner_id: int, key: str, task_id: int, content: bytes) -> None:
-    """Bind a key to a task."""
-    tx.execute("INSERT INTO task_key (owner_id, key, task_id, digest) VALUES (?, ?, ?, ?)", (owner_id, key, task_id, content))
+def insert_keys(tx: apsw.Connection, owner_id: int, rows: Sequence[tuple[str, int, bytes]]) -> None:
+    """Bind keys to tasks: (key, task, digest)."""
+    insert_rows(tx, "task_key", {"owner_id": owner_id}, ("key", "task_id", "digest"), rows)
 
 
-def insert_specs(tx: apsw.Connection, specs: Sequence[TaskSpec]) -> list[int]:
+def spec_row(spec: TaskSpec) -> SpecRow:
+    """A spec as it is stored."""
+    return spec.container, spec.command, spec_body(spec)
+
+
+def insert_specs(tx: apsw.Connection, specs: Sequence[SpecRow]) -> range:
     """Store immutable parts; their ids, in order."""
-    tx.executemany(
-        "INSERT INTO task_spec (container, command, body) VALUES (?, ?, ?)",
-        [(spec.container, spec.command, spec_body(spec)) for spec in specs],
-    )
-    last = tx.last_insert_rowid()
-    return list(range(last - len(specs) + 1, last + 1))
+    last = insert_rows(tx, "task_spec", {}, ("container", "command", "body"), specs)
+    return range(last - len(specs) + 1, last + 1)
 
 
 def insert_array(tx: apsw.Connection, owner_id: int, most_running: int | None, max_fails: int | None) -> int:
@@ -68,29 +99,33 @@ def array(tx: apsw.Connection, array_id: int) -> tuple[int, int | None, int | No
     return tx.execute("SELECT owner_id, most_running, max_fails FROM array_job WHERE id = ?", (array_id,)).fetchone()
 
 
-def insert_tasks(tx: apsw.Connection, rows: Sequence[tuple[NewTask, int, str, int | None]], origin: Origin) -> list[int]:
-    """Store new tasks; each row is (task, spec id, status letter, workflow id). Their ids, in order.
+def insert_tasks(
+    tx: apsw.Connection, runs: Sequence[tuple[Standing, list[NewTask], list[int]]], spec_ids: Mapping[int, int], origin: Origin
+) -> range:
+    """Store new tasks, in runs that share a standing; `spec_ids` by position in the request. Their ids, in order.
 
     Ids follow one another, since one connection writes and AUTOINCREMENT never goes back.
     """
-    now = origin.now_ms
-    tx.executemany(
-        "INSERT INTO task (spec_id, owner_id, name, status, attempt, priority, created_ms, changed_ms, step_id, workflow_id, retries_left,"
-        " array_id, array_index, item, labels, resumes_to, cancels_with_dependency) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
-            (
-                spec_id, origin.owner_id, task.name, letter, int(letter == "P"), task.priority, now, now, task.step_id, workflow_id, task.retries,
-                origin.array_id, task.array_index, task.item, msgspec.json.encode(task.labels).decode() if task.labels else None,
-                "P" if letter == "Z" else None, int(task.cancel_when_dependency_fails),
-            )
-            for task, spec_id, letter, workflow_id in rows
-        ],
-    )  # fmt: skip
-    last = tx.last_insert_rowid()
-    ids = list(range(last - len(rows) + 1, last + 1))
-    labels = [(name, value, task_id) for task_id, row in zip(ids, rows, strict=True) for name, value in row[0].labels.items()]
+    last = 0
+    for standing, tasks, _ in runs:
+        shared = {
+            "owner_id": origin.owner_id, "status": standing.letter, "attempt": int(standing.letter == "P"), "priority": standing.priority,
+            "created_ms": origin.now_ms, "changed_ms": origin.now_ms, "step_id": standing.step_id, "workflow_id": standing.workflow_id,
+            "retries_left": standing.retries, "array_id": origin.array_id, "resumes_to": "P" if standing.letter == "Z" else None,
+            "cancels_with_dependency": int(standing.cancels_with_dependency),
+        }  # fmt: skip
+        rows = [
+            (spec_ids[task.spec], task.name, task.array_index, task.item, _json(task.labels).decode() if task.labels else None)
+            for task in tasks
+        ]
+        last = insert_rows(tx, "task", shared, ("spec_id", "name", "array_index", "item", "labels"), rows)
+    ids = range(last - sum(len(tasks) for _, tasks, _ in runs) + 1, last + 1)
+    every = itertools.chain.from_iterable(tasks for _, tasks, _ in runs)
+    labels = [
+        (name, value, task_id) for task_id, task in zip(ids, every, strict=True) if task.labels for name, value in task.labels.items()
+    ]
     if labels:
-        tx.executemany("INSERT INTO task_label (name, value, task_id) VALUES (?, ?, ?)", labels)
+        insert_rows(tx, "task_label", {}, ("name", "value", "task_id"), labels)
     return ids
 
 

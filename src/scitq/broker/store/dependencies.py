@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import apsw
 
-
-def insert(tx: apsw.Connection, task_id: int, on_id: int, kind: str, *, is_met: bool) -> None:
-    """`task_id` waits for the success or the end (kind) of `on_id`; the stronger kind wins when both are asked."""
-    tx.execute(
-        "INSERT INTO task_dependency (task_id, on_id, kind, is_met) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET kind = max(kind, excluded.kind), is_met = min(is_met, excluded.is_met)",
-        (task_id, on_id, kind, int(is_met)),
-    )
+from scitq.broker.store.connection import insert_rows
 
 
-def insert_unmet(tx: apsw.Connection, rows: list[tuple[int, int, str]]) -> None:
-    """Many at once: (task, on, kind)."""
-    tx.executemany("INSERT OR IGNORE INTO task_dependency (task_id, on_id, kind) VALUES (?, ?, ?)", rows)
+def insert(tx: apsw.Connection, rows: Sequence[tuple[int, int, str, bool]]) -> None:
+    """(task, on, kind, whether it is met): the task waits for the success or the end (kind) of `on`.
+
+    The stronger kind wins when both are asked.
+    """
+    insert_rows(
+        tx, "task_dependency", {}, ("task_id", "on_id", "kind", "is_met"), rows,
+        "ON CONFLICT DO UPDATE SET kind = max(kind, excluded.kind), is_met = min(is_met, excluded.is_met)",
+    )  # fmt: skip
 
 
 def waiting_on(tx: apsw.Connection, on_id: int) -> list[tuple[int, str]]:

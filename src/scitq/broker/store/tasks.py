@@ -13,6 +13,7 @@ from scitq.model.lifecycle import FINAL, ON_WORKER, TaskEvent, TaskStatus
 from scitq.model.task import TaskSpec, Use
 from scitq.util.clock import UnixMs
 
+_spec_encoder = msgspec.msgpack.Encoder(order="deterministic")
 _spec_decoder = msgspec.msgpack.Decoder(TaskSpec)
 
 
@@ -101,8 +102,8 @@ def read_spec(container: str, command: str, body: bytes) -> TaskSpec:
 
 
 def spec_body(spec: TaskSpec) -> bytes:
-    """The column for all fields but container and command."""
-    return msgspec.msgpack.encode(msgspec.structs.replace(spec, container="", command=""))
+    """The column for all fields but container and command; the same content gives the same bytes."""
+    return _spec_encoder.encode(msgspec.structs.replace(spec, container="", command=""))
 
 
 class AssignmentRow(NamedTuple):

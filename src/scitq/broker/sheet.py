@@ -1,0 +1,48 @@
+"""The specs of one request, checked, and made ready to be stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from scitq.broker import checks
+from scitq.broker.store.creation import SpecRow
+from scitq.broker.store.tasks import spec_body
+from scitq.errors import UsageError
+from scitq.model import needs
+from scitq.model.needs import Needs
+from scitq.model.task import TaskSpec
+
+
+class Sheet:
+    """Specs by position. What many of them have in common is looked at once, for a request brings thousands."""
+
+    def __init__(self, specs: Sequence[TaskSpec], schemes: frozenset[str]) -> None:
+        """UsageError, with the position, for the first spec that could never run; `schemes` are the known storages."""
+        self.specs = specs
+        self.needs: list[Needs] = []
+        self.rows: list[SpecRow] = []
+        forms: dict[Any, tuple[Needs, bytes]] = {}
+        try:
+            for spec in specs:
+                common = checks.common_fields(spec)
+                asked, body = forms.get(common) or forms.setdefault(common, _form(spec))
+                checks.check_own(spec, schemes)
+                if spec.inputs or spec.resources or spec.output or spec.publish or spec.env or spec.requests:
+                    body = spec_body(spec)
+                    if spec.requests:
+                        asked = needs.of_spec(spec)
+                self.needs.append(asked)
+                self.rows.append((spec.container, spec.command, body))
+        except UsageError as error:
+            error.position = len(self.rows)
+            raise
+
+
+def _form(spec: TaskSpec) -> tuple[Needs, bytes]:
+    """What specs with these common fields ask, and how they are stored when they have nothing else."""
+    checks.check_common(spec)
+    plain = msgspec.structs.replace(spec, inputs=(), resources=(), output=None, publish=None, env={}, requests={})
+    return needs.of_spec(plain), spec_body(plain)
