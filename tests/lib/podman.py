@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.lib import services
+from tests.lib.site import wait_until
 
 _CONTAINERS = """\
 [containers]
@@ -67,6 +68,21 @@ class Podman:
         )
         assert done.returncode == 0, f"podman {' '.join(words)}: {done.stderr}"
         return done.stdout
+
+    @contextlib.contextmanager
+    def service(self) -> Iterator[str]:
+        """`podman system service`, as this user; its address."""
+        socket = self.folder / "runtime" / "service.sock"
+        words = self.words("podman", "system", "service", "-t", "0", f"unix://{socket}")
+        with (
+            (self.folder / "service.log").open("wb") as log,
+            subprocess.Popen(words, env=os.environ | self.environment, cwd=self.folder, stdin=log, stdout=log, stderr=log) as process,
+        ):
+            try:
+                wait_until(socket.is_socket, "the socket of podman's service")
+                yield f"unix://{socket}"
+            finally:
+                process.terminate()
 
     def load(self, docker: services.DockerService) -> None:
         """Copy alpine from the Docker engine."""
@@ -139,8 +155,8 @@ def open_way(folder: Path) -> None:
     """Make the folders above `folder` passable for everybody."""
     for above in folder.parents:
         mode = above.stat().st_mode
-        if not mode & 0o001:
-            above.chmod(mode | 0o001)
+        if mode & 0o111 != 0o111:  # podman looks for all three
+            above.chmod(mode | 0o111)
 
 
 def can_run(user: str, argv: Sequence[str]) -> bool:

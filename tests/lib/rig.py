@@ -20,6 +20,7 @@ from scitq.agent.loop import Loop
 from scitq.agent.tasklog import HEADER
 from scitq.model.task import TaskSpec
 from scitq.protocol.messages.agent import Assignment
+from tests.lib.podman import give
 from tests.lib.site import wait_until
 
 _HOLD = """
@@ -50,10 +51,10 @@ def keeper(folder: Path) -> Iterator[None]:
 
 
 class Rig:
-    """make: builds the executor under test from this rig (its loop, and `bare`, the executor of the keeper)."""
+    """make: builds the executor under test from this rig (its loop, and `bare`, the executor of the keeper). owner: whose containers are."""
 
-    def __init__(self, folder: Path, make: Callable[[Rig], Executor], keeper_folder: Path | None = None) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, make: Callable[[Rig], Executor], keeper_folder: Path | None = None, owner: str | None = None) -> None:
+        self.folder, self.owner = folder, owner
         self.loop = Loop()
         self.bare = BareExecutor(self.loop, KeeperClient(keeper_folder or folder), self)
         self.executor = make(self)
@@ -82,13 +83,15 @@ class Rig:
         return TaskFolders(self.folder / "tasks" / f"{number}-1")
 
     def start(self, number: int, command: str, *, container: str, shell: str | None = None, env: dict[str, str] | None = None,
-              log_cap: int = 1 << 30, **spec: Any) -> tuple[int, int]:  # fmt: skip
+              log_cap: int = 1 << 30, network: str = "none", **spec: Any) -> tuple[int, int]:  # fmt: skip
         """Start a job; its variables are `env` and PATH alone."""
         asked = Assignment(task_id=number, attempt=1, spec=TaskSpec(container=container, command=command, shell=shell, **spec))
         folders = self.folders(number)
         folders.make()
+        if self.owner is not None:
+            give(folders.root, self.owner)
         variables = {"PATH": "/usr/local/bin:/usr/bin:/bin"} | (env or {})
-        job = Job((number, 1), asked, folders, folders.resource, program_of(asked.spec, folders), variables, log_cap, "none", b"blob")
+        job = Job((number, 1), asked, folders, folders.resource, program_of(asked.spec, folders), variables, log_cap, network, b"blob")
         self.call(lambda: self.executor.start(job))
         return job.key
 

@@ -1,4 +1,4 @@
-"""One suite for all that runs commands: bare, docker, podman."""
+"""One suite for all that runs commands: bare, docker, podman of root, podman of an ordinary user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from tests.lib import services
-from tests.lib.podman import podman
+from tests.lib.podman import ordinary_user, podman
 from tests.lib.rig import Rig, keeper
 from tests.lib.site import wait_until
 
@@ -27,10 +27,10 @@ pytestmark = pytest.mark.xdist_group("executors")
 
 
 class Kind:
-    """What differs between executors. uid: the agent's name in labels."""
+    """What differs between executors. uid: the agent's name in labels. owner: the ordinary user whose containers are."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.folder, self.uid = name, folder, uuid.uuid4().hex
+    def __init__(self, name: str, folder: Path, owner: str | None = None) -> None:
+        self.name, self.folder, self.uid, self.owner = name, folder, uuid.uuid4().hex, owner
         self.container = "bare" if name == "bare" else "alpine"
         self.number = 0
         self.command: Callable[..., str] | None = None
@@ -41,8 +41,20 @@ class Kind:
             "bare": lambda rig: rig.bare,
             "docker": lambda rig: DockerExecutor(self.uid, rig),
             "podman": lambda rig: PodmanExecutor(self.uid, self.folder, rig),
+            "rootless": lambda rig: PodmanExecutor(self.uid, self.folder, rig),
         }
-        return Rig(self.folder, makers[self.name], None if self.name == "bare" else self.folder / life)
+        return Rig(self.folder, makers[self.name], None if self.name == "bare" else self.folder / life, self.owner)
+
+    def alive(self, marker: str) -> int:
+        """How many processes `sleep MARKER` there are. Of containers the engine is asked: its processes may be of another pid namespace."""
+        if self.command is None:
+            return sum(_is_sleep(entry, marker) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+        found = 0
+        for container in self.command("ps", "-q", "--filter", f"label={AGENT}={self.uid}").split():
+            with contextlib.suppress(AssertionError):  # it may end meanwhile
+                lines = self.command("top", container).splitlines()
+                found += sum(line.split()[-2:] == ["sleep", marker] for line in lines)
+        return found
 
     def remove_all(self, rig: Rig) -> None:
         """Release what has ended, and leave no container."""
@@ -59,7 +71,7 @@ class Kind:
 
 @pytest.fixture(
     scope="module",
-    params=["bare", pytest.param("docker", marks=pytest.mark.docker), pytest.param("podman", marks=pytest.mark.docker)],
+    params=["bare", *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "podman", "rootless"))],
 )
 def kind(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
@@ -68,12 +80,17 @@ def kind(request, tmp_path_factory):
         if request.param != "bare":
             docker = services.service("docker")
             kind.command = docker.command
-        if request.param == "podman":
-            own = stack.enter_context(podman(folder / "podman", docker))
+        if request.param in {"podman", "rootless"}:
+            if request.param == "rootless":
+                kind.owner = stack.enter_context(ordinary_user("scitqrootless"))
+            own = stack.enter_context(podman(folder / "podman", docker, kind.owner))
             changes = stack.enter_context(pytest.MonkeyPatch.context())
             changes.delenv("CONTAINER_HOST", raising=False)
-            for name, value in own.environment.items():
-                changes.setenv(name, value)
+            if kind.owner:
+                changes.setenv("CONTAINER_HOST", stack.enter_context(own.service()))
+            else:
+                for name, value in own.environment.items():
+                    changes.setenv(name, value)
             kind.command = own.command
         stack.enter_context(keeper(kind.folder))
         yield kind
@@ -165,16 +182,16 @@ def test_cre_14_background_children_die_with_the_task(rig, run, kind):
     key = run(f"sleep {marker} & setsid sleep {marker} & (setsid sleep {marker} &) ; sleep 0.2; echo out")
     assert rig.end(key).status == 0
     assert rig.streams(key)[1] == b"out\n"
-    wait_until(lambda: not _alive(marker), "the end of the background children")
+    wait_until(lambda: not kind.alive(marker), "the end of the background children")
 
 
 def test_a_kill_reaches_everything(rig, run, kind):
     marker = f"{700000 + kind.number}.{uuid.uuid4().int % 100000}"
     key = run(f"sleep {marker} & setsid sleep {marker} & echo up; wait")
-    wait_until(lambda: len(_alive(marker)) >= 2, "the children")
+    wait_until(lambda: kind.alive(marker) >= 2, "the children")
     rig.call(lambda: rig.executor.signal(key, signal.SIGKILL))
     assert rig.end(key).status == 137
-    wait_until(lambda: not _alive(marker), "their end")
+    wait_until(lambda: not kind.alive(marker), "their end")
 
 
 def test_a_task_may_end_in_its_own_way(rig, run):
@@ -209,6 +226,12 @@ def test_what_a_task_used_is_measured(rig, run):
     assert (ended.use.peak_memory_bytes or 0) > 10_000
 
 
+def test_a_network_that_cannot_be_made_is_named_with_what_to_do(rig, run):
+    """Where it can be made, the task runs: that depends on the machine."""
+    ended = rig.end(run("true", network="bridge"))
+    assert ended.status == 0 or "worker.network" in ended.error, ended
+
+
 @pytest.fixture
 def other_keepers(kind):
     with contextlib.ExitStack() as stack:
@@ -221,7 +244,7 @@ _LIFE = """
 import sys
 from pathlib import Path
 from tests.contract.executors.test_executors import Kind
-kind = Kind(sys.argv[1], Path(sys.argv[2]))
+kind = Kind(sys.argv[1], Path(sys.argv[2]), sys.argv[5] or None)
 kind.uid = sys.argv[3]
 rig = kind.rig(sys.argv[4])
 out = {"OUT": str(rig.folders(9001).output)} if kind.name == "bare" else {}
@@ -239,7 +262,7 @@ sys.stdin.read()
 def test_srv_03_a_running_and_an_ended_task_are_adopted(kind, rig, other_keepers):
     """Last of the rig: another life of the agent takes over what one that was killed had started."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(["src", ".", *sys.path]))
-    words = [sys.executable, "-c", _LIFE, kind.name, str(kind.folder), kind.uid, "killed"]
+    words = [sys.executable, "-c", _LIFE, kind.name, str(kind.folder), kind.uid, "killed", kind.owner or ""]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as life:
         assert life.stdout is not None
         assert life.stdout.readline() == b"ready\n"
@@ -306,14 +329,8 @@ def _stands_still(rig: Rig, key: tuple[int, int]) -> bool:
     return rig.sizes[key] == before
 
 
-def _alive(marker: str) -> list[str]:
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except OSError:
-                continue
-            if words[:2] == [b"sleep", marker.encode()]:
-                found.append(entry.name)
-    return found
+def _is_sleep(process: Path, marker: str) -> bool:
+    try:
+        return (process / "cmdline").read_bytes().split(b"\0")[:2] == [b"sleep", marker.encode()]
+    except OSError:
+        return False

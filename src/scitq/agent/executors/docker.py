@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +31,18 @@ from scitq.util import clock
 
 logger = logging.getLogger(__name__)
 
-AGENT, TASK, ATTEMPT, FOLDER, LOG_CAP = "scitq.agent", "scitq.task", "scitq.attempt", "scitq.folder", "scitq.log_cap"
+AGENT, TASK, ATTEMPT, FOLDER = "scitq.agent", "scitq.task", "scitq.attempt", "scitq.folder"
+LOG_CAP, MOST_MEMORY = "scitq.log_cap", "scitq.most_memory"
 _ENGINE_ERRORS = (docker.errors.APIError, docker.errors.DockerException, requests.RequestException, OSError)
 _AGAIN_S = 2.0
 _KILLED = 137
 TOLD_EVERY_S = 0.05
 _FRAME = struct.Struct(">BxxxI")
 """Head of a piece of output in the engine's stream: 1 or 2, three bytes unused, length."""
+
+
+_NETWORK_HELPERS = ("/dev/net/tun", "slirp4netns", "pasta", "netavark")
+"""What podman makes networks with, as its messages name it."""
 
 
 class DockerExecutor:
@@ -51,13 +58,16 @@ class DockerExecutor:
         try:
             base = url or os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
             self._api = docker.APIClient(base_url=base, timeout=120, num_pools=64, version="auto")
-            self._api.ping()
+            info = self._api.info()
         except _ENGINE_ERRORS as error:
             raise UnavailableError(f"{self.name} does not answer: {error}") from None
         self._lock = threading.Lock()
         self._image_locks: dict[str, threading.Lock] = {}
         self._containers: dict[Key, str] = {}
         self._use = ContainerUse()
+        is_rootless = bool(info.get("Rootless")) or "name=rootless" in (info.get("SecurityOptions") or ())
+        # an ordinary user can make no cgroups of version 1: the engine then neither measures nor limits
+        self.has_cgroups = not (is_rootless and str(info.get("CgroupVersion", "1")) == "1")
 
     # --- images ----------------------------------------------------------------------------------------------------
 
@@ -184,7 +194,7 @@ class DockerExecutor:
         if spec.cpus:
             options["nano_cpus"] = int(spec.cpus * 1e9)
         if spec.mem_gib:
-            options["mem_limit"] = options["memswap_limit"] = max(6 << 20, int(spec.mem_gib * (1 << 30)))
+            options["mem_limit"] = options["memswap_limit"] = _most_memory(job)
         if spec.gpus:
             devices = job.env.get("CUDA_VISIBLE_DEVICES", "").split(",")
             options["device_requests"] = [DeviceRequest(device_ids=devices, capabilities=[["gpu"]])]
@@ -199,6 +209,7 @@ class DockerExecutor:
             ATTEMPT: str(job.key[1]),
             FOLDER: str(job.folders.root),
             LOG_CAP: str(job.log_cap),
+            MOST_MEMORY: str(_most_memory(job)),
         }
         try:
             container = self._api.create_container(
@@ -226,7 +237,7 @@ class DockerExecutor:
     def _read(self, key: Key, folders: TaskFolders, cap: int, output: Iterator[tuple[bytes | None, bytes | None]] | None) -> None:
         log = LogWriter(folders.log, cap, resume=output is None)
         container = self._containers[key]
-        self._use.watch(key, lambda: int(self._api.inspect_container(container)["State"]["Pid"]))
+        self._watch_use(key, container)
         while True:
             try:
                 if output is None:
@@ -248,6 +259,19 @@ class DockerExecutor:
         use, is_out_of_memory = self._use.done(key)
         cause = "oom" if state.get("OOMKilled") or (is_out_of_memory and status == _KILLED) else ""
         self._sink.ended(Ended(key, status, "", cause, use=use, log_bytes=log.size))
+
+    def _watch_use(self, key: Key, container: str) -> None:
+        pid = partial(self.first_pid, container)
+        if self.has_cgroups:
+            self._use.watch(key, container, pid)
+        else:
+            labels = self._api.inspect_container(container)["Config"]["Labels"]
+            kill = partial(self.signal, key, signal.SIGKILL)
+            self._use.watch_ungrouped(key, container, pid, int(labels.get(MOST_MEMORY, 0)), kill)
+
+    def first_pid(self, container: str) -> int:
+        """The container's first process, as the engine sees it."""
+        return int(self._api.inspect_container(container)["State"]["Pid"])
 
     def _wait(self, container: str) -> dict[str, Any]:
         """The container's state, once it has ended."""
@@ -320,11 +344,19 @@ class DockerExecutor:
         threading.Thread(target=run, name=f"order-{key[0]}", daemon=True).start()
 
 
+def _most_memory(job: Job) -> int:
+    """Bytes that the container may use, 0 for no limit; engines refuse less than 6 MiB."""
+    asked = job.assignment.spec.mem_gib
+    return max(6 << 20, int(asked * (1 << 30))) if asked else 0
+
+
 def _not_started(job: Job, words: str) -> Ended:
     """Why a container could not be started, in words that help."""
     spec = job.assignment.spec
     lowered = words.lower()
-    if "no such file or directory" in lowered or "executable file not found" in lowered or "not found" in lowered:
+    if any(name in lowered for name in _NETWORK_HELPERS):
+        words = f"the engine can't make the network {job.network!r}: set worker.network to host or none in scitq.yaml; its words: {words}"
+    elif "no such file or directory" in lowered or "executable file not found" in lowered or "not found" in lowered:
         if spec.shell:
             words = f"the image {spec.container} has no {spec.shell.split()[0]}: {words}"
         elif "exec" in lowered:

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from scitq.agent.executors import ungrouped
 from scitq.agent.executors.base import Sink
 from scitq.agent.executors.docker import DockerExecutor
+from scitq.agent.keeper.messages import Key
 from scitq.agent.tasklog import STDERR, STDOUT
 from scitq.errors import UnavailableError
 from scitq.util import clock, proc
@@ -65,6 +67,13 @@ class PodmanExecutor(DockerExecutor):
             else:
                 self._service.keep_up()
                 return
+
+    def freeze(self, key: Key, is_frozen: bool) -> None:
+        """By the freezer cgroup, or each process by itself."""
+        if self.has_cgroups:
+            super().freeze(key, is_frozen)
+        else:
+            self._quietly(key, lambda container: ungrouped.freeze(self.first_pid(container), is_frozen))
 
     def _wait(self, container: str) -> dict[str, Any]:
         """By looking: podman's own wait goes on for 20 s where process 1 leaves conmon a zombie, as in many containers."""
@@ -123,7 +132,8 @@ class _Service:
     def _start(self) -> subprocess.Popen[bytes]:
         self._socket.unlink(missing_ok=True)
         with self._log.open("wb") as log:
-            return proc.start_helper(self._words, stdout=log, stderr=log)
+            # conmon leaves a file `oom` where it was started
+            return proc.start_helper(self._words, stdout=log, stderr=log, cwd=self._log.parent)
 
     def how_it_ended(self) -> str | None:
         """Its last words when it has ended."""

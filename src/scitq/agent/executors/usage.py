@@ -7,22 +7,21 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from scitq.agent.executors import cgroups
+from scitq.agent.keeper.child import cpu_s, descendants, memory_bytes
 from scitq.agent.keeper.messages import Key
 from scitq.model.task import Use
 from scitq.util import clock
 
 FIRST_S, EVERY_S = 0.05, 1.0
 """A young container is looked at soon and then less and less often."""
-_FILES = {
-    "cpu_ns": ("cpuacct", "cpuacct.usage"),
-    "peak": ("memory", "memory.max_usage_in_bytes"),
-}
 
 
 class _Watched:
     """One container: where its figures are, what was seen, when to look again."""
 
-    def __init__(self, pid: Callable[[], int]) -> None:
+    def __init__(self, container: str, pid: Callable[[], int]) -> None:
+        self.container = container
         self.pid = pid
         self.folders: dict[str, Path] = {}
         self.seen: dict[str, int] = {}
@@ -32,9 +31,33 @@ class _Watched:
     def look(self) -> None:
         with suppress(Exception):  # the container may end at any moment
             if not self.folders:
-                self.folders = _cgroups(self.pid())
-            for name, value in _read(self.folders).items():
-                self.seen[name] = max(value, self.seen.get(name, 0))
+                self.folders = cgroups.folders_of(self.container, self.pid())
+            self.note(cgroups.read(self.folders))
+
+    def note(self, figures: dict[str, int]) -> None:
+        """Keep the highest of each figure."""
+        for name, value in figures.items():
+            self.seen[name] = max(value, self.seen.get(name, 0))
+
+
+class _Ungrouped(_Watched):
+    """A container in nobody's cgroup (rootless podman on cgroups v1): its processes are added up, and it is killed over `most_bytes`."""
+
+    def __init__(self, container: str, pid: Callable[[], int], most_bytes: int, kill: Callable[[], None]) -> None:
+        super().__init__(container, pid)
+        self.first_pid = 0
+        self.most_bytes = most_bytes
+        self.kill = kill
+
+    def look(self) -> None:
+        with suppress(Exception):
+            self.first_pid = self.first_pid or self.pid()
+            pids = [self.first_pid, *descendants(self.first_pid)]
+            memory = memory_bytes(pids)
+            self.note({"cpu_ns": int(cpu_s(pids) * 1e9), "peak": memory})
+            if 0 < self.most_bytes < memory:
+                self.seen["oom_kill"] = 1
+                self.kill()
 
 
 class ContainerUse:
@@ -46,9 +69,15 @@ class ContainerUse:
         self._is_stopped = False
         self._thread: threading.Thread | None = None
 
-    def watch(self, key: Key, pid: Callable[[], int]) -> None:
-        """Look at this container now, and from now on; `pid` tells its first process."""
-        watched = _Watched(pid)
+    def watch(self, key: Key, container: str, pid: Callable[[], int]) -> None:
+        """Look at this container now, and from now on; `pid` tells its first process, as the engine sees it."""
+        self._add(key, _Watched(container, pid))
+
+    def watch_ungrouped(self, key: Key, container: str, pid: Callable[[], int], most_bytes: int, kill: Callable[[], None]) -> None:
+        """The same for one without a cgroup of its own; `kill` is called when it needs more than `most_bytes` (0: it may)."""
+        self._add(key, _Ungrouped(container, pid, most_bytes, kill))
+
+    def _add(self, key: Key, watched: _Watched) -> None:
         watched.look()
         watched.next_s = clock.monotonic_s() + FIRST_S
         with self._lock:
@@ -59,7 +88,7 @@ class ContainerUse:
             self._lock.notify()
 
     def done(self, key: Key) -> tuple[Use, bool]:
-        """What was seen, also now, if the engine has left the files; and whether the kernel killed a process for want of memory."""
+        """What was seen, also now, if the engine has left the files; and whether a process was killed for want of memory."""
         with self._lock:
             watched = self._watched.pop(key, None)
         if watched is None:
@@ -95,54 +124,3 @@ class ContainerUse:
                 watched.look()
                 watched.pause_s = min(EVERY_S, watched.pause_s * 2)
                 watched.next_s = clock.monotonic_s() + watched.pause_s
-
-
-def _cgroups(pid: int) -> dict[str, Path]:
-    """Folder of each controller of a process; the unified one has the empty name."""
-    found = {}
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        for controller in controllers.split(","):
-            folder = Path("/sys/fs/cgroup", controllers, path.lstrip("/"))
-            if folder.is_dir() and path != "/":
-                found[controller] = folder
-    return found
-
-
-def _read(folders: dict[str, Path]) -> dict[str, int]:
-    seen: dict[str, int] = {}
-    for name, (controller, file) in _FILES.items():
-        if controller in folders:
-            with suppress(OSError, ValueError):
-                seen[name] = int((folders[controller] / file).read_text())
-    for controller, file in (("memory", "memory.oom_control"), ("", "memory.events")):
-        if controller in folders:
-            with suppress(OSError, ValueError):
-                for line in (folders[controller] / file).read_text().splitlines():
-                    if line.startswith("oom_kill "):
-                        seen["oom_kill"] = int(line.split()[1])
-    if "blkio" in folders:
-        with suppress(OSError, ValueError):
-            for line in (folders["blkio"] / "blkio.throttle.io_service_bytes").read_text().splitlines():
-                words = line.split()
-                if len(words) == 3 and words[1] in {"Read", "Write"}:
-                    name = "read" if words[1] == "Read" else "written"
-                    seen[name] = seen.get(name, 0) + int(words[2])
-    unified = folders.get("")
-    if unified is not None:
-        with suppress(OSError, ValueError):
-            for line in (unified / "cpu.stat").read_text().splitlines():
-                if line.startswith("usage_usec "):
-                    seen["cpu_ns"] = int(line.split()[1]) * 1000
-        for file in ("memory.peak", "memory.current"):
-            with suppress(OSError, ValueError):
-                seen["peak"] = int((unified / file).read_text())
-                break
-        with suppress(OSError, ValueError):
-            for line in (unified / "io.stat").read_text().splitlines():
-                for word in line.split()[1:]:
-                    name, _, value = word.partition("=")
-                    if name in {"rbytes", "wbytes"}:
-                        wanted = "read" if name == "rbytes" else "written"
-                        seen[wanted] = seen.get(wanted, 0) + int(value)
-    return seen

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import socket
 import sys
 import traceback
@@ -18,6 +19,7 @@ from scitq.util import proc
 
 _SOCKET = "keeper-1.sock"
 """The number is raised when the messages change, so that an updated agent never speaks to an old keeper."""
+GREETING_WITHIN_S = 10.0
 
 
 class KeeperClient:
@@ -74,7 +76,7 @@ def _connect(work_dir: Path) -> socket.socket:
     address = f"/proc/self/fd/{folder}/{_SOCKET}"
     try:
         with suppress(OSError):
-            return _try(address)
+            return _greeted(_try(address))
         with suppress(FileNotFoundError):
             (work_dir / _SOCKET).unlink()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -99,6 +101,19 @@ def _try(address: str) -> socket.socket:
         connection.close()
         raise
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    return connection
+
+
+def _greeted(connection: socket.socket) -> socket.socket:
+    """Wait for the keeper's first word: one that has just decided to end still takes a connection, and closes it unheard."""
+    if select.select([connection], [], [], GREETING_WITHIN_S)[0]:
+        try:
+            is_open = bool(connection.recv(1, socket.MSG_PEEK))
+        except OSError:
+            is_open = False
+        if not is_open:
+            connection.close()
+            raise ConnectionResetError
     return connection
 
 
