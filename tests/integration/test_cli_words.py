@@ -249,8 +249,42 @@ def test_doctor_looks_at_this_machine(site, tmp_path):
     found = site.ok(["doctor", "--json", "--data-dir", str(tmp_path)]).json
     states = {one["what"]: one["state"] for one in found}
     assert states["server"] == states["login"] == states["clock"] == "ok"
-    assert {"disk", "open files"} <= set(states)
+    assert {"docker", "podman", "apptainer", "rclone", "slurm", "disk", "open files", "time service"} <= set(states)
     assert os.fspath(tmp_path) in site.ok(["doctor", "--data-dir", str(tmp_path)]).out
+
+
+def doctored(alone, folder, **programs):
+    """What doctor finds where PATH has nothing but these shell scripts."""
+    folder.mkdir()
+    for name, script in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    ran = alone.ok(["doctor", "--json", "--no-server", "--data-dir", str(folder)], env={"PATH": str(folder)})
+    return {one["what"]: one for one in ran.json}
+
+
+def test_doctor_names_what_is_absent_and_says_what_to_do(alone, tmp_path):
+    found = doctored(alone, tmp_path / "empty")
+    assert [found[name]["state"] for name in ("podman", "apptainer", "slurm")] == ["absent"] * 3
+    assert "install Docker, podman or apptainer" in found["containers"]["advice"]
+
+
+def test_doctor_asks_each_program(alone, tmp_path):
+    found = doctored(
+        alone, tmp_path / "well", singularity="echo singularity 3.8", podman="echo 4.3.1 false v1", sinfo="echo 3 nodes in main"
+    )
+    assert found["apptainer"]["detail"] == "singularity 3.8"
+    assert found["podman"]["detail"] == "4.3.1, of root, cgroups v1"
+    assert found["slurm"]["state"] == "ok"
+    assert "containers" not in found
+
+    found = doctored(
+        alone, tmp_path / "ill", podman="echo no subuid ranges >&2; exit 125", docker="echo denied >&2; exit 1", sinfo="exit 1"
+    )
+    assert [found[name]["state"] for name in ("docker", "podman", "slurm", "containers")] == ["warning"] * 4
+    assert found["podman"]["detail"] == "no subuid ranges"
+    assert "/etc/subuid" in found["podman"]["advice"]
+    assert "group docker" in found["docker"]["advice"]
 
 
 def test_version_tells_what_it_is_made_of(alone):

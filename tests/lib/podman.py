@@ -143,6 +143,12 @@ def as_user(user: str, *groups: int) -> list[str]:
     return ["setpriv", f"--reuid={entry.pw_uid}", f"--regid={entry.pw_gid}", more, "--"]
 
 
+def needs_to_run_as(user: str, argv: Sequence[str]) -> None:
+    """A Python of root's home, and what is installed in it, is closed to others; the one file is not."""
+    if subprocess.run([*as_user(user), *argv, "--version"], cwd="/", capture_output=True, check=False).returncode != 0:
+        _missing(f"a scitq that others may run ({argv[0]} is closed to them); give one by --exe")
+
+
 def give(folder: Path, user: str) -> None:
     """Make `folder` and all in it the user's, and the folders above passable."""
     entry = pwd.getpwnam(user)

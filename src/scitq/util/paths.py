@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -13,8 +14,17 @@ def _temporary() -> Path:
 
 
 def _home() -> Path | None:
-    home = os.environ.get("HOME")
-    return Path(home) if home else None
+    """`$HOME`, else what the system knows of this user, when that is a folder to write in: daemons start without the variable."""
+    named = os.environ.get("HOME")
+    if named:
+        return Path(named)
+    import pwd
+
+    with suppress(KeyError):
+        home = Path(pwd.getpwuid(os.getuid()).pw_dir)
+        if home.is_absolute() and home.is_dir() and os.access(home, os.W_OK):
+            return home
+    return None
 
 
 def _base(variable: str, under_home: str) -> Path:

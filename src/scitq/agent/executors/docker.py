@@ -65,9 +65,9 @@ class DockerExecutor:
         self._image_locks: dict[str, threading.Lock] = {}
         self._containers: dict[Key, str] = {}
         self._use = ContainerUse()
-        is_rootless = bool(info.get("Rootless")) or "name=rootless" in (info.get("SecurityOptions") or ())
+        self._is_rootless = bool(info.get("Rootless")) or "name=rootless" in (info.get("SecurityOptions") or ())
         # an ordinary user can make no cgroups of version 1: the engine then neither measures nor limits
-        self.has_cgroups = not (is_rootless and str(info.get("CgroupVersion", "1")) == "1")
+        self.has_cgroups = not (self._is_rootless and str(info.get("CgroupVersion", "1")) == "1")
 
     # --- images ----------------------------------------------------------------------------------------------------
 
@@ -160,7 +160,8 @@ class DockerExecutor:
         """Open what another user's processes left, by a container of the same image; root needs no help."""
         if os.geteuid() == 0:
             return
-        for words in (["chown", "-R", f"{os.getuid()}:{os.getgid()}", "/fix"], ["chmod", "-R", "u+rwX", "/fix"]):
+        owner = "0:0" if self._is_rootless else f"{os.getuid()}:{os.getgid()}"  # an engine of this user's own calls this user root
+        for words in (["chown", "-R", owner, "/fix"], ["chmod", "-R", "u+rwX", "/fix"]):
             host = self._api.create_host_config(binds={str(folder): {"bind": "/fix", "mode": "rw"}}, network_mode="none")
             container = ""
             try:

@@ -54,7 +54,8 @@ class _Ungrouped(_Watched):
             self.first_pid = self.first_pid or self.pid()
             pids = [self.first_pid, *descendants(self.first_pid)]
             memory = memory_bytes(pids)
-            self.note({"cpu_ns": int(cpu_s(pids) * 1e9), "peak": memory})
+            if memory:  # else they are gone already, and nothing is known
+                self.note({"cpu_ns": int(cpu_s(pids) * 1e9), "peak": memory})
             if 0 < self.most_bytes < memory:
                 self.seen["oom_kill"] = 1
                 self.kill()
