@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.lib.kinds import declared
 from tests.lib.site import PASSWORD, Shell, Site, clean_environment, hashed, wait_until
 from tests.lib.terminal import Terminal
 
 from scitq.client import link
 from scitq.client.locate import Address
 from scitq.protocol import envelope
-from scitq.protocol.registry import Role, all_kinds
+from scitq.protocol.registry import Role
 
 pytestmark = pytest.mark.xdist_group("cli_login")
 ODD = "pä ss'w\"ör$d `x` \\ é"
@@ -46,11 +47,9 @@ def raw(site: Site, kind: str, token: str) -> envelope.ErrorBody | None:
 
 
 def test_auth_01_every_message_needs_a_token(site):
-    import scitq.protocol.messages  # noqa: F401 - declares them
-
     genuine = site.environment["SCITQ_TOKEN"]
     forged = genuine[:-6] + ("AAAAAA" if not genuine.endswith("AAAAAA") else "BBBBBB")
-    kinds = [kind for kind in all_kinds() if Role.ANYONE not in kind.roles]
+    kinds = [kind for kind in declared() if Role.ANYONE not in kind.roles]
     assert len(kinds) > 20
     os.environ["SCITQ_SERVER_KEY"] = site.key
     try:

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.lib import kinds
 from tests.lib.raw import RawPeer
 from tests.lib.site import Site
 
-import scitq.protocol.messages  # noqa: F401 - declares all kinds
 from scitq.model.task import NewTask, TaskSpec
-from scitq.protocol import envelope, registry
+from scitq.protocol import envelope
 from scitq.protocol.messages.task import TaskCreate, TasksCreated
 from scitq.protocol.registry import MessageKind, Role
 
-KINDS = [kind for kind in registry.all_kinds() if Role.ANYONE not in kind.roles]
+KINDS = [kind for kind in kinds.declared() if Role.ANYONE not in kind.roles]
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,1 @@
-"""The typed messages, one module per group; importing this package registers them all."""
-
-from scitq.protocol.messages import agent, file, fleet, server, session, task, worker
-
-__all__ = ["agent", "file", "fleet", "server", "session", "task", "worker"]
+"""The typed messages, one module per group; importing a module registers its own, and a quick command imports no other."""
