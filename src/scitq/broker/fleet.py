@@ -7,7 +7,7 @@ import logging
 from scitq.broker import jobs as running
 from scitq.broker import setbacks
 from scitq.broker.context import Ctx, Later
-from scitq.broker.providers.base import Machine, MachineState, Provider
+from scitq.broker.providers.base import FlavorUnusableError, Machine, MachineState, Provider
 from scitq.broker.providers.registry import limits_of, open_providers
 from scitq.broker.recruit_state import Quota
 from scitq.broker.state import Broker
@@ -143,6 +143,9 @@ def _settle(ctx: Ctx, provider: str, found: list[Machine], asked_ms: int) -> Non
 
 def _look_at(ctx: Ctx, stored: StoredMachine, shown: Machine | None) -> None:
     if shown is not None and shown.state is not MachineState.GONE:
+        if shown.is_hopeless:
+            setbacks.deployment_failed(ctx, stored, FlavorUnusableError(f"{stored.provider}: {shown.message}"))
+            return
         if stored.misses or stored.begun_ms is None:
             machines.set_made(ctx.tx, stored.name, shown.provider_id, ctx.now_ms, has_begun=shown.state is not MachineState.QUEUED)
         setbacks.note_wait(ctx, stored.worker_id, shown)

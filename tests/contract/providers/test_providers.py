@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 import secrets
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from tests.lib.site import wait_until
+from tests.lib import crashing_driver
+from tests.lib.site import SOURCE, wait_until
 
 from scitq.broker.providers.base import Bootstrap, FlavorUnusableError, Machine, MachineRequest, MachineState, Provider
 from scitq.broker.providers.registry import open_providers
@@ -34,6 +40,24 @@ class Bench:
     def open(self) -> Provider:
         kind, config = self.name.split(".")
         return open_providers({kind: {config: self.options}}, MARK, self.folder / "providers")[self.name]
+
+    def crash(self, call: str, request: MachineRequest, moment: int) -> bool:
+        """Let another process make the call and end with kill -9 at that moment; False when the call was over before."""
+        kind, config = self.name.split(".")
+        told = {
+            "section": {kind: {config: self.options}},
+            "mark": MARK,
+            "folder": str(self.folder / "providers"),
+            "provider": self.name,
+            "call": call,
+            "moment": moment,
+            "request": msgspec.to_builtins(request),
+        }
+        argv = [sys.executable, crashing_driver.__file__]
+        environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+        ended = subprocess.run(argv, input=json.dumps(told), text=True, env=environment, check=False, timeout=60).returncode
+        assert ended in {0, -signal.SIGKILL}
+        return ended != 0
 
     def request(self, provider: Provider, name: str, flavor: Flavor | None = None) -> MachineRequest:
         chosen = flavor or provider.list_flavors()[0]
@@ -142,6 +166,52 @@ def test_a_dry_run_makes_nothing_and_shows_no_secret(bench: Bench) -> None:
     assert living(provider) == []
 
 
+def test_a_create_that_was_cut_off_anywhere_makes_one_machine_when_it_is_done_again(bench: Bench) -> None:
+    provider = bench.open()
+    moment = 0
+    while True:
+        request = bench.request(provider, f"cut-{moment}")
+        is_cut = bench.crash("create", request, moment)
+        again = bench.open()
+        again.create(request)
+        name = f"cut-{moment}"
+        (machine,) = wait_until(lambda again=again, name=name: living(again, name), "the machine")
+        bench.open().create(request)
+        assert [each.provider_id for each in living(again)] == [machine.provider_id], f"moment {moment}"
+        again.delete(request.name)
+        wait_until(lambda again=again: not living(again), f"its end, moment {moment}")
+        if not is_cut:
+            break
+        moment += 1
+    assert moment >= 2, "no moment was met"
+
+
+def test_a_delete_that_was_cut_off_anywhere_ends_the_machine_when_it_is_done_again(bench: Bench) -> None:
+    provider = bench.open()
+    moment = 0
+    while True:
+        request = bench.request(provider, f"cut-{moment}")
+        provider.create(request)
+        is_cut = bench.crash("delete", request, moment)
+        bench.open().delete(request.name)
+        wait_until(lambda: not living(provider), f"its end, moment {moment}")
+        assert not [file for file in bench.folder.rglob(f"{request.name}*") if file.suffix != ".log"], f"moment {moment}"
+        if not is_cut:
+            break
+        moment += 1
+    assert moment >= 2, "no moment was met"
+
+
+def test_a_machine_that_ended_can_be_made_again_under_its_name(bench: Bench) -> None:
+    provider = bench.open()
+    request = bench.request(provider, "one")
+    provider.create(request)
+    provider.delete(request.name)
+    wait_until(lambda: not living(provider), "its end")
+    assert provider.create(request).state in LIVING
+    assert wait_until(lambda: living(provider, "one"), "the machine")
+
+
 def test_a_flavor_that_is_not_offered_is_unusable(bench: Bench) -> None:
     provider = bench.open()
     flavor = Flavor(provider=bench.name, region=provider.default_region, name="nonsense", cpus=1, mem_gib=1)
@@ -204,15 +274,3 @@ def test_fake_failures_quotas_and_evictions_on_demand(tmp_path: Path) -> None:
     (folder / "broken").write_text("the cloud is closed")
     with pytest.raises(ProviderError, match="the cloud is closed"):
         provider.find()
-
-
-@pytest.mark.slurm
-@pytest.mark.xdist_group("slurm")
-def test_slurm_without_a_controller_is_an_error_and_no_empty_answer(tmp_path: Path, slurm_service: Any) -> None:
-    lines = Path(slurm_service.conf).read_text().splitlines()
-    conf = tmp_path / "slurm.conf"
-    conf.write_text("\n".join("SlurmctldPort=1" if line.startswith("SlurmctldPort=") else line for line in lines) + "\nMessageTimeout=2\n")
-    provider = Bench("slurm.test", {"conf": str(conf)}, tmp_path, ("true",)).open()
-    for call in (provider.find, provider.list_flavors, provider.check):
-        with pytest.raises(ProviderError):
-            call()

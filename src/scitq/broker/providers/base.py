@@ -53,7 +53,8 @@ class MachineRequest(msgspec.Struct, frozen=True, kw_only=True):
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """A machine as the provider shows it. `message` is in the provider's own words; `is_evicted`: taken away, not failed.
 
-    seconds_left: of a running machine whose provider will end it by itself; None where it will not.
+    seconds_left: of a running machine whose provider will end it by itself; None where it will not. is_hopeless: it is
+    queued for what its provider can't give.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
     message: str = ""
     is_evicted: bool = False
     seconds_left: float | None = None
+    is_hopeless: bool = False
 
 
 class QuotaError(ProviderError):

@@ -75,7 +75,7 @@ class FakeCloud(msgspec.Struct, kw_only=True):
     def create(self, name: str, flavor_name: str, region: str, now_s: float) -> FakeMachine:
         """Make a machine, or give the one of that name."""
         known = self.machines.get(name)
-        if known is not None:
+        if known is not None and known.deleted_s is None:
             return known
         flavor = self.flavors.get(flavor_name)
         if flavor is None or flavor_name in self.unusable:
@@ -92,6 +92,8 @@ class FakeCloud(msgspec.Struct, kw_only=True):
         if self.evict_per_hour:
             hours = -math.log(max(1 - self.chance(name, "evict"), 1e-300)) / self.evict_per_hour
             evicted_s = now_s + self.delay_s + hours * 3600
+        if known is not None:  # it stays on the bill
+            self.machines[f"{name} before {now_s:.3f}"] = known
         machine = FakeMachine(
             flavor=flavor_name, region=region, cost=flavor.cost or 0.0, created_s=now_s, ready_s=now_s + self.delay_s, evicted_s=evicted_s
         )

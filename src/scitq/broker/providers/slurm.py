@@ -47,6 +47,11 @@ _STATES = {
 }
 _EVICTED = frozenset({"PREEMPTED", "NODE_FAIL", "REVOKED", "BOOT_FAIL", "TIMEOUT", "DEADLINE", "CANCELLED"})
 """Taken away by Slurm or by somebody: what runs there did not end it."""
+_HOPELESS = frozenset(
+    {"PartitionConfig", "PartitionTimeLimit", "PartitionNodeLimit", "BadConstraints", "AccountNotAllowed", "InvalidAccount", "InvalidQOS",
+     "QOSNotAllowed", "QOSMaxWallDurationPerJobLimit", "QOSMaxCpuPerJobLimit", "AssocMaxWallDurationPerJobLimit", "AssocMaxCpuPerJobLimit"}
+)  # fmt: skip
+"""Why jobs wait that Slurm took and can't start unless somebody changes its configuration."""
 _NEVER = re.compile(
     r"invalid (partition|account|qos|feature|generic resource)|requested node configuration is not available", re.IGNORECASE
 )
@@ -259,6 +264,7 @@ class SlurmProvider:
                 message=message,
                 is_evicted=state in _EVICTED,
                 seconds_left=_seconds(left) if state == "RUNNING" else None,
+                is_hopeless=state == "PENDING" and reason in _HOPELESS,
             )
             other = found.get(name)
             if other is None or other.state is MachineState.GONE or machine.state is MachineState.RUNNING:
