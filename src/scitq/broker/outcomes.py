@@ -112,15 +112,20 @@ def _tell(ctx: Ctx, ended: Task, waiter_id: int, kind: str) -> None:
     if kind == "end" or ended.status is TaskStatus.SUCCEEDED:
         dependencies.set_met(ctx.tx, waiter_id, ended.id, True)
         if waiter.status is TaskStatus.WAITING and not dependencies.has_unmet(ctx.tx, waiter_id):
-            ready = advance(ctx, waiter, TaskEvent.DEPENDENCIES_MET)
-            if _workflow_status(ctx, ready) == "suspended":
-                advance(ctx, ready, TaskEvent.SUSPEND, reason=f"suspended with workflow {ready.workflow_id}")
+            stop_waiting(ctx, waiter)
         return
     what = "was canceled" if ended.status is TaskStatus.CANCELED else "failed"
     if waiter.cancels_with_dependency:
         advance(ctx, waiter, TaskEvent.CANCEL, reason=f"task {ended.id}, which it waited for, {what}")
     else:
         tasks.note(ctx.tx, waiter_id, f"waits for task {ended.id}, which {what}")
+
+
+def stop_waiting(ctx: Ctx, task: Task) -> None:
+    """All that a waiting task waited for is there: it is pending now, or held back with its workflow."""
+    ready = advance(ctx, task, TaskEvent.DEPENDENCIES_MET)
+    if _workflow_status(ctx, ready) == "suspended":
+        advance(ctx, ready, TaskEvent.SUSPEND, reason=f"suspended with workflow {ready.workflow_id}")
 
 
 def _limit_failures(ctx: Ctx, array_id: int) -> None:

@@ -253,12 +253,14 @@ class _Maker:
         waits = (*task.depends_on, *task.after_any)
         return row.status in "FXWPIZ" or len(waits) > 1 or any(position in self._fresh for position in waits)
 
-    @staticmethod
-    def _is_to_repeat(task: PlannedTask, details: TaskDetails) -> bool:
+    def _is_to_repeat(self, task: PlannedTask, details: TaskDetails) -> bool:
         status = details.row.status
         if _is_with_a_worker(details):
             return False
-        return status in "FX" or (_has_moved(task, details) if status == "S" else task.spec != details.spec)
+        if status == "S":
+            return _has_moved(task, details)
+        waits = ({self._ids[place] for place in task.depends_on}, {self._ids[place] for place in task.after_any})
+        return status in "FX" or task.spec != details.spec or waits != (set(details.depends_on), set(details.after_any))
 
     def _again(self, task: PlannedTask, number: int) -> m.Again:
         return m.Again(

@@ -176,3 +176,31 @@ def test_what_failed_in_a_workflow_that_was_left_open_is_made_anew_and_starts_wi
     assert (len(again.created), len(again.retried)) == (2, 1)
     assert desk.status(*again.retried, *again.created) == "PPW"
     assert made.id != again.id
+
+
+ORDERED = """
+name: w
+container: bare
+iterate: {name: s, values: "{params.samples}"}
+params: {samples: "A,B"}
+steps:
+  - {name: map, command: "echo {s}"}
+  - {name: all, grouped: true, depends: map, command: "true"}
+"""
+
+
+def test_a_task_that_has_not_started_waits_for_the_items_of_the_file_that_there_are_now(desk: Desk) -> None:
+    agent = HandAgent(desk, concurrency=4)
+    made = run(desk, text=ORDERED)
+    more = run(desk, text=ORDERED, samples="A,B,C")
+    assert (len(more.created), len(more.retried), more.kept) == (1, 1, 2)
+    assert desk.show(more.retried[0]).depends_on == [*made.created[:2], *more.created]
+    finish(desk, agent, made.steps["map"], B="ended_badly")
+    assert letters(desk) == {"map.A": "S", "map.B": "F", "map.C": "S", "all": "W"}
+    fewer = run(desk, text=ORDERED, samples="A,C")
+    assert (fewer.created, len(fewer.retried), fewer.kept) == ([], 1, 2)
+    assert desk.show(fewer.retried[0]).depends_on == [made.created[0], *more.created]
+    assert desk.status(*fewer.retried) == "P"
+    assert run(desk, text=ORDERED, samples="A,C").retried == []
+    finish(desk, agent, made.steps["all"])
+    assert letters(desk)["all"] == "S"

@@ -173,21 +173,26 @@ def _again(ctx: Ctx, again: m.Again) -> int:
         raise ConflictError(f"task {task.id} is in no workflow, or was retried already")
     if task.is_on_worker:
         raise ConflictError(f"task {task.id} is with a worker ({task.status.value})")
+    checks.check_retries(again.retries)
     checks.check_spec(again.spec, frozenset((*ctx.broker.config.rclone, *BUILT_IN_SCHEMES)))
     if task.status not in FINAL:
         task = outcomes.cancel(ctx, task, "made anew with other content")
     new_id = outcomes.retry(ctx, task, retries=again.retries)
     if tasks.spec(ctx.tx, task.spec_id) != again.spec:
         tasks.set_spec(ctx.tx, new_id, creation.insert_specs(ctx.tx, [creation.spec_row(again.spec)])[0])
+    dependencies.drop(ctx.tx, new_id)
     for kind, ids in (("success", again.depends_on), ("end", again.after_any)):
         for wanted in ids:
             on_id, _, is_met = waited_for(ctx, wanted, kind)
             dependencies.insert(ctx.tx, [(new_id, on_id, kind, is_met)])
     made = found(tasks.get(ctx.tx, new_id), "task", new_id)
-    if made.status is TaskStatus.PENDING and dependencies.has_unmet(ctx.tx, new_id):
-        advance(ctx, made, TaskEvent.DEPENDENCY_UNDONE)
-    elif made.status is TaskStatus.PENDING:
-        outcomes.enqueue(ctx, made)
+    match made.status, dependencies.has_unmet(ctx.tx, new_id):
+        case TaskStatus.PENDING, True:
+            advance(ctx, made, TaskEvent.DEPENDENCY_UNDONE)
+        case TaskStatus.PENDING, False:
+            outcomes.enqueue(ctx, made)
+        case TaskStatus.WAITING, False:
+            outcomes.stop_waiting(ctx, made)
     return new_id
 
 

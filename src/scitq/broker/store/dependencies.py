@@ -48,6 +48,11 @@ def move(tx: apsw.Connection, old_id: int, new_id: int) -> list[int]:
     return found
 
 
+def drop(tx: apsw.Connection, task_id: int) -> None:
+    """The task waits for nothing any more."""
+    tx.execute("DELETE FROM task_dependency WHERE task_id = ?", (task_id,))
+
+
 def copy(tx: apsw.Connection, old_id: int, new_id: int) -> None:
     """What `old_id` waited for, `new_id` waits for too."""
     tx.execute(
