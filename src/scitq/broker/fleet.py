@@ -208,17 +208,19 @@ def watch(ctx: Ctx) -> None:
 
 
 def note_idle(ctx: Ctx) -> None:
-    """Remember since when each connected worker has held nothing, and that one that holds something has worked."""
+    """Remember since when each connected worker has held nothing, and that one that held something has worked."""
     idle = ctx.broker.idle_since
     for worker_id, live in ctx.broker.fleet.workers.items():
-        if worker_id not in ctx.broker.sessions or live.held:
+        is_busy = bool(live.held) or worker_id in ctx.broker.had_tasks
+        if worker_id not in ctx.broker.sessions or is_busy:
             idle.pop(worker_id, None)
-            if live.held and worker_id not in ctx.broker.have_worked:
+            if is_busy and worker_id not in ctx.broker.have_worked:
                 ctx.broker.have_worked.add(worker_id)
                 workers.update(ctx.tx, worker_id, {"worked_ms": ctx.now_ms})
         else:
             idle.setdefault(worker_id, ctx.now_ms)
         if worker_id in ctx.broker.sessions:
             ctx.broker.offline_since.pop(worker_id, None)
+    ctx.broker.had_tasks.clear()
     for worker_id in [worker_id for worker_id in idle if worker_id not in ctx.broker.fleet.workers]:
         del idle[worker_id]

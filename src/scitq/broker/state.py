@@ -85,6 +85,8 @@ class Broker:
         """Since when (Unix ms) each connected worker has held no task."""
         self.offline_since: dict[int, int] = {}
         self.have_worked: set[int] = set()
+        self.had_tasks: set[int] = set()
+        """Workers that a task has left since the watchdog's last look, which would not see a short one otherwise."""
         self.next_update_ms: dict[str, int] = {}
         self.compared_ms: dict[str, int] = {}
         self.parted: set[int] = set()
@@ -144,6 +146,7 @@ class Broker:
         live = self.fleet.workers.get(worker_id or 0)
         self.progress.pop(task_id, None)
         if live is not None and live.drop(task_id) is not None:
+            self.had_tasks.add(live.id)
             self.fleet.touch(live)
 
     def order(self, wish: str, task_id: int, attempt: int, reason: str = "") -> Order:

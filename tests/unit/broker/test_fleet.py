@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from tests.lib.desk import ADMIN, ALICE, BOB, Desk, HandAgent
 
-from scitq.broker.fleet import open_up
-from scitq.broker.store import flavors, jobs
+from scitq.broker import departures
+from scitq.broker.fleet import note_idle, open_up, watch
+from scitq.broker.store import flavors, jobs, machines, workers
 from scitq.config.schema import Config
 from scitq.errors import ConflictError, ForbiddenError, NotFoundError, UsageError
 from scitq.protocol.messages import fleet as m
 from scitq.protocol.messages import worker as w
 from scitq.protocol.messages import workflow as wf
 from scitq.protocol.registry import Done
+from scitq.util.clock import UnixMs
 
 FLAVORS: dict[str, Any] = {"small": {"cpus": 2, "cost": 1}, "large": {"cpus": 8, "cost": 2}}
 
@@ -159,3 +161,101 @@ def test_a_job_that_is_done_stays_done(desk: Desk) -> None:
             desk.send(m.JobAct(ids=[job.id], action=action), Done, ADMIN)
     with pytest.raises(ForbiddenError):
         desk.send(m.JobAct(ids=[job.id], action="delete"), Done, ALICE)
+
+
+def test_a_worker_whose_tasks_are_shorter_than_the_watchdogs_round_has_worked_and_is_not_idle(desk: Desk) -> None:
+    agent = HandAgent(desk)
+
+    def idle_ms() -> int | None:
+        desk.now = UnixMs(desk.now + 10_000)
+        desk.do(note_idle)
+        since = desk.broker.idle_since.get(agent.id)
+        return None if since is None else desk.now - since
+
+    assert [idle_ms(), idle_ms()] == [0, 10_000]
+    (task,) = desk.create()
+    desk.schedule()
+    agent.start(task)
+    agent.tell(task, "ended_well")
+    assert idle_ms() is None
+    assert [idle_ms(), idle_ms()] == [0, 10_000]
+    stored = workers.get(desk.store.writer, agent.id)
+    assert stored is not None
+    assert stored.worked_ms is not None
+
+
+def machine_of(desk: Desk, worker_id: int) -> str:
+    stored = workers.get(desk.store.writer, worker_id)
+    assert stored is not None
+    assert stored.machine is not None
+    return stored.machine
+
+
+def standing(desk: Desk, worker_id: int) -> tuple[str, str]:
+    row = desk.send(w.WorkerList(ids=[worker_id]), w.WorkerRows).rows[0]
+    return row.status, row.reason
+
+
+def after(desk: Desk, minutes: float) -> None:
+    """Let so much time go by, with the watchdog's look at its beginning and its end."""
+    desk.do(watch)
+    desk.now = UnixMs(desk.now + round(minutes * 60_000))
+    desk.do(watch)
+
+
+@pytest.fixture
+def deployed(desk: Desk) -> HandAgent:
+    """A worker that was deployed and has reported."""
+    (worker,) = deploy(desk)
+    agent = HandAgent(desk, "deployed", machine=machine_of(desk, worker))
+    assert (agent.id, standing(desk, worker)[0]) == (worker, "ready")
+    return agent
+
+
+def test_the_watchdog_releases_what_never_worked(desk: Desk, deployed: HandAgent) -> None:
+    after(desk, 14.9)
+    assert standing(desk, deployed.id)[0] == "ready"
+    after(desk, 0.2)
+    assert standing(desk, deployed.id) == ("deleting", "it had no task for 900 s and never had any")
+
+
+def test_the_watchdog_releases_what_idles_sooner_and_leaves_what_is_permanent(desk: Desk, deployed: HandAgent) -> None:
+    (task,) = desk.create()
+    desk.schedule()
+    deployed.start(task)
+    after(desk, 60)
+    assert standing(desk, deployed.id)[0] == "ready"
+    deployed.tell(task, "ended_well")
+    after(desk, 0)
+    desk.send(w.WorkerUpdate(ids=[deployed.id], is_permanent=True), Done, BOB)
+    after(desk, 60)
+    assert standing(desk, deployed.id)[0] == "ready"
+    desk.send(w.WorkerUpdate(ids=[deployed.id], is_permanent=False), Done, BOB)
+    after(desk, 0)
+    assert standing(desk, deployed.id) == ("deleting", "it had no task for 300 s")
+
+
+def test_the_watchdog_deletes_what_is_offline_for_too_long(desk: Desk, deployed: HandAgent) -> None:
+    desk.do(lambda ctx: departures.go_offline(ctx, deployed.id, "silent"))
+    after(desk, 9.9)
+    assert standing(desk, deployed.id)[0] == "offline"
+    after(desk, 0.2)
+    assert standing(desk, deployed.id) == ("deleting", "it was offline for 600 s")
+
+
+def test_the_watchdog_gives_up_machines_whose_agent_does_not_report(desk: Desk) -> None:
+    queued, begun = deploy(desk, count=2)
+    for worker, has_begun in ((queued, False), (begun, True)):
+        name = machine_of(desk, worker)
+        desk.do(lambda ctx, name=name, has_begun=has_begun: machines.set_made(ctx.tx, name, "x", ctx.now_ms, has_begun=has_begun))
+    after(desk, 29.9)
+    assert [standing(desk, worker)[0] for worker in (queued, begun)] == ["installing", "installing"]
+    after(desk, 0.2)
+    assert standing(desk, queued)[0] == "installing"
+    assert standing(desk, begun) == ("failed", "fake.main: its agent did not report within 1800 s")
+
+
+def test_the_watchdog_leaves_agents_alone_that_were_started_by_hand(desk: Desk) -> None:
+    agent = HandAgent(desk)
+    after(desk, 1000)
+    assert standing(desk, agent.id)[0] == "ready"
