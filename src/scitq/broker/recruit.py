@@ -106,6 +106,9 @@ class _Planner:
         uncovered = step.open - covered
         for recruiter in recruiters:
             say = self.result.reasons[recruiter.id]
+            if step.open == 0 and step.is_paused and step.pending:
+                say.append(f"step {step_id} is paused, or its workflow suspended: its {step.pending} pending tasks cause no deployment")
+                continue
             if step.open == 0:
                 waiting = f"; {step.blocked} wait for others or are held back, which never causes a deployment" if step.blocked else ""
                 say.append(f"no open task in step {step_id}{waiting}")

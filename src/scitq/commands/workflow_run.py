@@ -126,6 +126,8 @@ def run(context: Context) -> int:
     name = name_of(template, given, options.file) if options.name is None else options.name
     plan = compile_plan(template, given, name, _Sources(context, path.parent), options.file)
     _check(plan, template, options.file)
+    for note in plan.notes:
+        context.note(note)
     if options.dry_run:
         return _show_plan(context, plan)
     return _make(context, plan, text)

@@ -76,7 +76,9 @@ def test_blocked_tasks_never_cause_a_deployment():
 
 
 def test_tasks_of_a_paused_step_cause_no_deployment():
-    assert not plan(state([recruiter()], [step(pending=5, is_paused=True)]), NOW).deploys
+    chosen = plan(state([recruiter()], [step(pending=5, is_paused=True)]), NOW)
+    assert not chosen.deploys
+    assert "step 1 is paused, or its workflow suspended: its 5 pending tasks" in chosen.reasons[1][0]
 
 
 def test_idle_workers_of_the_workflow_come_before_others_and_those_before_machines():

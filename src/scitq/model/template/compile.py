@@ -105,6 +105,8 @@ class _Compiler:
         self.made: dict[str, _Made] = {}
         self.places: dict[str, str] = {}
         """The task to which each folder of the workspace and of publish_root belongs."""
+        self.empty: dict[tuple[str, str], list[str]] = {}
+        """By step and the step that it takes from: the tasks that get nothing, since all that they would take from was left out."""
         self.dependencies = 0
 
     def plan(self) -> Plan:
@@ -139,6 +141,11 @@ class _Compiler:
             steps=tuple(steps),
             tasks=tuple(self.tasks),
             recruiters=tuple(found),
+            notes=tuple(
+                f"{len(tasks)} task{'s' if len(tasks) > 1 else ''} of {step} ({tasks[0]}{', …' if len(tasks) > 1 else ''}) will have nothing "
+                f"from {other}, whose tasks for the same items are left out (when:)"
+                for (step, other), tasks in self.empty.items()
+            ),
         )
 
     def _units(self) -> list[Unit]:
@@ -332,8 +339,11 @@ class _Compiler:
         upstream = self.made.get(entry.step)
         if upstream is None:
             return [self._into(entry, uri, scope) for uri in self._files(step, entry, unit, scope)]
-        found = []
-        for number in upstream.matching(unit.coordinates, entry.is_per_all):
+        found: list[str] = []
+        numbers_found = upstream.matching(unit.coordinates, entry.is_per_all)
+        if not numbers_found:
+            self.empty.setdefault((step.name, entry.step), []).append(unit.label or step.name)
+        for number in numbers_found:
             other, position, place = upstream.units[number]
             waits[position] = None
             inner = scope.with_values({**other.values, "item": other.label, "step": entry.step})

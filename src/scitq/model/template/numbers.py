@@ -10,6 +10,7 @@ from scitq.model.template.problems import problem
 from scitq.model.template.text import Scope, Words, is_truthy
 from scitq.util.units import parse_bytes, parse_duration_s
 
+_YES = frozenset({"true", "yes", "on", "1"})
 Texts = MappingOf[str, Words]
 _SIGNS = re.compile(r"\s*(>=|<=|==|=|>|<)?\s*(\d+(?:\.\d+)?)\s*")
 
@@ -74,7 +75,12 @@ def seconds(texts: Texts, key: str, scope: Scope) -> float | None:
 def flag(texts: Texts, key: str, scope: Scope) -> bool:
     """Yes or no; nothing means no."""
     words = texts.get(key)
-    return words is not None and is_truthy(words.value(scope))
+    if words is None:
+        return False
+    value = words.value(scope)
+    if isinstance(value, str) and is_truthy(value) and value.strip().lower() not in _YES:
+        raise problem(words.line, f"{key} is true or false, not {value[:60]!r}")
+    return is_truthy(value)
 
 
 def percent_or_whole(texts: Texts, key: str, scope: Scope) -> tuple[int | None, int | None]:

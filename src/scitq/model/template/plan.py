@@ -64,3 +64,5 @@ class Plan:
     steps: tuple[PlannedStep, ...] = ()
     tasks: tuple[PlannedTask, ...] = ()
     recruiters: tuple[PlannedRecruiter, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What is allowed, and may not be meant."""

@@ -76,6 +76,7 @@ BAD: list[tuple[str, list[int], str]] = [
     (f"name: w\nparams:\n  x: {{type: int, choices: [1, 2], default: 3}}\n{STEP}", [3], "'3' is none of 1, 2"),
     (f"name: w\nparams:\n  x: {{type: int, choices: [1, two]}}\n{STEP}", [3], "the choices of x: 'two' is no whole number"),
     (f"name: w\nparams:\n  x: 1:30\n{STEP}", [3], "'1:30' is no whole number"),
+    (f"name: w\n{STEP}    accept_failure: perhaps\n", [6], "accept_failure is true or false, not 'perhaps'"),
     # numbers that no server would take
     (f"name: w\n{STEP}    retry: 2000\n", [6], "retry must be a whole number from 0 to 1000"),
     (f"name: w\n{STEP}    priority: 1{'0' * 40}\n", [6], "priority must be a whole number from"),

@@ -291,6 +291,14 @@ def test_a_pool_asks_for_gpus_by_number_or_by_name(written: str, filter_: str) -
     assert [each.filter for each in plan.recruiters] == [filter_]
 
 
+def test_tasks_that_get_nothing_from_what_was_left_out_are_told() -> None:
+    text = HEAD + "iterate: {name: x, values: [a, b, c]}\nsteps:\n  - {name: one, when: x == 'a', command: x}\n"
+    plan = _plan(text + "  - {name: two, inputs: one, command: x}\n  - {name: all, grouped: true, inputs: one, command: x}\n")
+    assert plan.notes == ("2 tasks of two (b, …) will have nothing from one, whose tasks for the same items are left out (when:)",)
+    assert [_task(plan, name).spec.inputs for name in ("two.a", "two.b")] == [("s3://bucket/work/w/one/a/",), ()]
+    assert _plan(text).notes == ()
+
+
 def test_two_tasks_may_share_a_folder_that_the_file_names() -> None:
     text = (
         HEAD + "iterate: {name: s, values: [a, b]}\nsteps: [{name: a, command: x, output: s3://bucket/all/, publish: s3://bucket/final/}]\n"
