@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ class FlakyProxy:
 
     cut_down, cut_up: each number makes one connection end after so many bytes of one answer or request.
     flip_down, flip_up: so many pieces of more than 5,000 bytes get one bit changed.
+    hidden: what of answers is made unknown by other letters, such as the name of a header.
     is_deaf: what is sent is taken and never answered.
     """
 
@@ -22,6 +24,7 @@ class FlakyProxy:
         self.cut_up: list[int] = []
         self.flip_down = 0
         self.flip_up = 0
+        self.hidden = b""
         self.is_deaf = False
         self.deaf_connections = 0
         self._lock = threading.Lock()
@@ -67,6 +70,8 @@ class FlakyProxy:
                     continue
                 if not is_up and turn[0] != seen:
                     passed, seen = 0, turn[0]
+                if self.hidden and not is_up:
+                    data = re.sub(re.escape(self.hidden), b"x" * len(self.hidden), data, flags=re.IGNORECASE)
                 data = self._spoilt(data, is_up)
                 limit = self._limit(passed + len(data), is_up)
                 if limit is not None:

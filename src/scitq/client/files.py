@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from scitq.client.api import Api
-from scitq.client.part_sums import is_composite, is_proved_wrong
 from scitq.errors import CancelledError, ScitqError, StorageError, TransientStorageError
 from scitq.protocol.messages import file as m
 from scitq.protocol.registry import Done, Reply, Request
 from scitq.storage.base import Cancel, Progress
+from scitq.storage.part_sums import is_composite, is_proved_wrong
 from scitq.storage.ranged import PIECE, PIECES_AT_ONCE, Range, fetch, fetch_in_pieces, piece_size
 from scitq.storage.s3_pieces import FilePiece, is_encrypted, is_plain_md5, md5_of
 from scitq.storage.transfer import open_regular, run_parallel, stream_slot, whole_file, with_retries

@@ -39,6 +39,8 @@ class S3Calls:
         self.wire = Wire(verify=config.verify, ca_file=config.ca_file)
         self.knows_crc = True
         """Whether the service checks CRC-32 sums, as far as seen; if not it gets MD5 sums as well."""
+        self.keeps_whole_crc = True
+        """Whether it keeps them for what is stored in parts, as far as seen; if not they are noted beside the object."""
         self._moved: dict[str, tuple[str, str]] = {}
 
     @contextmanager
@@ -196,9 +198,9 @@ class S3Calls:
                 found = {_tag(part): part.text or "" for part in child}
                 raise s3_error(self.uri(f"{bucket}/{found.get('Key', '')}"), "DELETE", 403, found.get("Code", ""), found.get("Message", ""))
 
-    def start_multipart(self, path: str, *, cancel: Cancel) -> tuple[str, bool]:
-        """Begin an upload in parts: its id, and whether the service checks CRC-32 sums of the whole."""
-        headers = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": "FULL_OBJECT", **self.config.upload_headers}
+    def start_multipart(self, path: str, noted: Mapping[str, str] | None = None, *, cancel: Cancel) -> tuple[str, bool]:
+        """Begin an upload in parts: its id, and whether the service checks CRC-32 sums of the whole. noted: further headers."""
+        headers = {"x-amz-checksum-algorithm": "CRC32", "x-amz-checksum-type": "FULL_OBJECT", **self.config.upload_headers, **(noted or {})}
         with self.call("POST", path, {"uploads": ""}, headers, b"", cancel=cancel) as reply:
             knows_crc = reply.headers.get("x-amz-checksum-algorithm", "").upper() == "CRC32"
             root = ElementTree.fromstring(reply.read())  # noqa: S314 - see call_xml

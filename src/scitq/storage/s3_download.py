@@ -10,8 +10,9 @@ from pathlib import Path
 
 from scitq.errors import StorageError
 from scitq.storage.base import Cancel, Entry, Progress
+from scitq.storage.part_sums import is_composite, is_proved_wrong
 from scitq.storage.ranged import PIECE, Range, RangeReader, combined_crc, fetch, fetch_in_pieces
-from scitq.storage.s3_calls import S3Calls
+from scitq.storage.s3_calls import S3Calls, S3Error
 from scitq.storage.s3_pieces import crc_text, is_encrypted, is_plain_md5, md5_of, whole_crc
 from scitq.storage.transfer import whole_file, with_retries
 from scitq.storage.wire import Reply
@@ -57,6 +58,8 @@ class Download:
             self._require_crc(part.crc, part.announced)
         elif md5 is not None and not part.is_encrypted:
             self._require_md5(md5.hexdigest())
+        elif not part.is_encrypted:
+            self._require_parts(descriptor)
 
     def _in_pieces(self, descriptor: int, checksum: str) -> None:
         os.posix_fallocate(descriptor, 0, self._size)
@@ -65,6 +68,28 @@ class Download:
             self._require_crc(combined_crc(parts), checksum)
         elif is_plain_md5(self._etag) and not parts[0].is_encrypted:
             self._require_md5(md5_of(descriptor, self._cancel))
+        elif not parts[0].is_encrypted:
+            self._require_parts(descriptor)
+
+    def _require_parts(self, descriptor: int) -> None:
+        etag = self._etag or ""
+        if is_composite(etag) and is_proved_wrong(descriptor, self._size, etag, self._part_size, self._cancel):
+            raise StorageError(f"{self._uri}: the parts' MD5 sums are not those of the stored {etag}; the content was damaged")
+
+    def _part_size(self, number: int) -> int | None:
+        """The size of one part of the stored object, from a service that knows as many parts as the ETag says."""
+        etag = self._etag or ""
+        headers = {"if-match": f'"{etag}"', **self._calls.config.read_headers}
+
+        def ask() -> int | None:
+            query = {"partNumber": str(number)}
+            with self._calls.call("HEAD", self._key, query, headers, cancel=self._cancel) as reply:
+                return reply.length if reply.headers.get("x-amz-mp-parts-count") == etag.partition("-")[2] else None
+
+        try:
+            return with_retries(ask, cancel=self._cancel)
+        except S3Error:
+            return None
 
     @contextmanager
     def _open(self, part: Range, cancel: Cancel) -> Iterator[Reply]:

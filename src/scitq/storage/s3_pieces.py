@@ -124,10 +124,16 @@ def crc_text(value: int) -> str:
     return base64.b64encode(value.to_bytes(4, "big")).decode()
 
 
+CRC_HEADER = "x-amz-meta-scitq-crc32"
+"""Where our uploads keep the CRC-32 of the whole on services that keep none themselves."""
+
+
 def whole_crc(headers: Mapping[str, str]) -> str:
     """The CRC-32 of the whole object that `headers` tell, or nothing: sums of sums prove no whole."""
     text = headers.get("x-amz-checksum-crc32", "")
-    return "" if "-" in text or headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE" else text
+    if not text or "-" in text or headers.get("x-amz-checksum-type", "").upper() == "COMPOSITE":
+        return headers.get(CRC_HEADER, "")
+    return text
 
 
 def is_plain_md5(etag: str | None) -> bool:

@@ -15,6 +15,7 @@ from scitq.storage.base import Cancel, Entry, Progress, Readable
 from scitq.storage.ranged import MOST_PIECES, PIECE, PIECES_AT_ONCE, piece_size
 from scitq.storage.s3_calls import S3Calls
 from scitq.storage.s3_pieces import (
+    CRC_HEADER,
     BytesPiece,
     FilePiece,
     Piece,
@@ -105,11 +106,39 @@ class Upload:
             reply.read()
             return reply.headers
 
-    def _start(self) -> tuple[str, bool]:
-        return with_retries(lambda: self._calls.start_multipart(self._key, cancel=self._cancel), cancel=self._cancel)
+    def _start(self, noted: dict[str, str] | None = None) -> tuple[str, bool]:
+        return with_retries(lambda: self._calls.start_multipart(self._key, noted, cancel=self._cancel), cancel=self._cancel)
+
+    def _start_noting(self, pieces: Sequence[Piece]) -> tuple[str, bool, str]:
+        """Begin, and note the sum of the whole beside the object where the service keeps none: id, whether it checks sums, the sum noted."""
+        if self._calls.keeps_whole_crc:
+            upload_id, knows_crc = self._start()
+            if knows_crc:
+                return upload_id, True, ""
+            self._calls.keeps_whole_crc = False
+            abort_multipart(self._calls, self._key, upload_id)
+        # The sum has to be known first. What is read for it stays in memory for the sending, or else it would be read from the disk twice.
+        is_cheap = sum(piece.size for piece in pieces) <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+        noted = crc_text(self._crc_of(pieces)) if is_cheap else ""
+        return *self._start({CRC_HEADER: noted} if noted else None), noted
+
+    def _crc_of(self, pieces: Sequence[Piece]) -> int:
+        sums = [0] * len(pieces)
+
+        def job(number: int, piece: Piece) -> Callable[[Cancel], None]:
+            def add(ours: Cancel) -> None:
+                sums[number] = piece.crc(ours)
+
+            return add
+
+        run_parallel([job(*each) for each in enumerate(pieces)], workers=PIECES_AT_ONCE, cancel=self._cancel)
+        whole = 0
+        for value, piece in zip(sums, pieces, strict=True):
+            whole = isal_zlib.crc32_combine(whole, value, piece.size)
+        return whole
 
     def _put_parts(self, pieces: Sequence[Piece]) -> Entry:
-        upload_id, knows_crc = self._start()
+        upload_id, knows_crc, noted = self._start_noting(pieces)
         done: dict[int, tuple[str, int, int]] = {}
 
         def job(number: int, piece: Piece) -> Callable[[Cancel], None]:
@@ -121,7 +150,7 @@ class Upload:
         try:
             jobs = [job(number, piece) for number, piece in enumerate(pieces, 1)]
             run_parallel(jobs, workers=PIECES_AT_ONCE, cancel=self._cancel)
-            return self._complete(upload_id, [done[number] for number in sorted(done)], knows_crc)
+            return self._complete(upload_id, [done[number] for number in sorted(done)], knows_crc, noted)
         except BaseException:
             abort_multipart(self._calls, self._key, upload_id)
             raise
@@ -137,10 +166,12 @@ class Upload:
 
         return with_retries(attempt, cancel=cancel), crc
 
-    def _complete(self, upload_id: str, parts: Sequence[tuple[str, int, int]], knows_crc: bool) -> Entry:
+    def _complete(self, upload_id: str, parts: Sequence[tuple[str, int, int]], knows_crc: bool, noted: str = "") -> Entry:
         whole = 0
         for _, crc, size in parts:
             whole = isal_zlib.crc32_combine(whole, crc, size)
+        if noted and noted != crc_text(whole):
+            raise StorageError(f"{self._uri}: the file changed while it was being uploaded")
         listed = [(etag, crc_text(crc) if knows_crc else "") for etag, crc, _ in parts]
         etag = with_retries(
             lambda: self._calls.complete_multipart(self._key, upload_id, listed, crc_text(whole) if knows_crc else "", cancel=self._cancel),

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from scitq.client.part_sums import is_composite, is_proved_wrong
 from scitq.storage.base import Cancel
+from scitq.storage.part_sums import is_composite, is_proved_wrong
 
 CONTENT = os.urandom(2_500_000)
 
