@@ -13,7 +13,7 @@ from scitq.model.lifecycle import FINAL, ON_WORKER, TaskEvent, TaskStatus
 from scitq.model.task import TaskSpec, Use
 from scitq.util.clock import UnixMs
 
-_spec_encoder = msgspec.msgpack.Encoder(order="deterministic")
+_spec_encoder = msgspec.msgpack.Encoder()
 _spec_decoder = msgspec.msgpack.Decoder(TaskSpec)
 
 
