@@ -94,9 +94,11 @@ def test_cut_off_in_the_middle_and_sent_again_nothing_is_made_twice(site, tmp_pa
     wait_until(lambda: _count(site) > before or process.poll() is not None, "the first piece")
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert process.returncode in {0, 130}
-    assert out.count(b"\n") in {0, MANY}, "all ids, when it was quicker than the signal, or none"
+    assert process.returncode in {130, 0}, (out, err)  # 0: it was quicker than the signal
     assert b"Traceback" not in err
+    if process.returncode and 0 < _count(site) - before < MANY:
+        # Nothing is said when the signal came before the first answer, though the server may have carried that request out.
+        assert err == b"" or f"of {MANY} tasks were created before this" in err.decode()
     ids = site.ok(words).ids
     assert len(set(ids)) == MANY
     assert _count(site) == before + MANY

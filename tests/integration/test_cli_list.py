@@ -135,6 +135,30 @@ def test_hid_and_retry_of_what_was_cancelled(site):
     site.ok(f"task cancel --id {new}")
 
 
+def test_rty_01_the_new_id_is_printed_one_for_each_task(site):
+    old = [site.create("true", "--hold") for _ in range(2)]
+    site.ok(f"task cancel --id {old[0]},{old[1]}")
+    new = site.ok(f"task retry --id {old[1]},{old[0]}").ids
+    assert [site.show(task)["row"]["predecessor_id"] for task in new] == old[::-1]
+    (json_id,) = site.ok("task cancel --id last --json").json
+    assert site.ok(f"task retry --id {json_id['id']} --json").json[0]["id"] > max(new)
+    site.ok(f"task cancel --id {new[0]},last")
+
+
+def test_rty_06_the_chain_can_be_walked_from_every_attempt_and_survives_a_restart(site):
+    chain = [site.create("true", "--hold")]
+    for _ in range(3):
+        site.ok(f"task cancel --id {chain[-1]}")
+        chain.append(site.ok(f"task retry --id {chain[-1]}").id)
+    site.restart_server()
+    for task in chain:
+        assert site.show(task)["chain"] == chain
+    shown = [site.show(task)["row"] for task in chain]
+    assert [row["successor_id"] for row in shown] == [*chain[1:], None]
+    assert [row["predecessor_id"] for row in shown] == [None, *chain[:-1]]
+    site.ok(f"task cancel --id {chain[-1]}")
+
+
 def test_rty_03_two_retries_at_once_make_one_task(site):
     old = site.create("true", "--hold")
     site.ok(f"task cancel --id {old}")
