@@ -256,6 +256,9 @@ def test_auth_12_first_contact_pins_the_key(site, nobody):
     assert str(pins) in ran.err
     assert ran.out == ""
     assert nobody.ok("ping", env={"SCITQ_SERVER_KEY": site.key}).status == 0
+    ran = nobody.fails("ping", 4, env={"SCITQ_SERVER_KEY": "0" * 40})
+    assert "not the one in SCITQ_SERVER_KEY" in ran.err
+    assert "remove the line" not in ran.err
 
 
 def test_auth_12_a_home_that_can_not_be_written(site, nobody, tmp_path):

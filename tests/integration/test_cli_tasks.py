@@ -274,6 +274,27 @@ def test_the_peak_of_a_small_task_is_its_own_and_not_that_of_what_starts_it(site
     assert ("not known" in site.ok(f"task show --id {tiny}").out) == (peak is None)
 
 
+def test_greater_priority_goes_first(site):
+    (worker,) = [row["id"] for row in site.workers() if row["status"] == "ready"]
+    site.ok(f"worker update --worker-id {worker} --concurrency 1")
+    site.ok(f"worker drain --worker-id {worker}")
+    tasks = [site.create("true", f"--priority {priority}") for priority in (-5, 0, 5)]
+    site.ok(f"worker resume --worker-id {worker}")
+    site.ok(f"task wait --id {tasks[0]}-{tasks[-1]}")
+    started = [site.show(task)["row"]["started_ms"] for task in tasks]
+    assert started == sorted(started, reverse=True)
+    site.ok(f"worker update --worker-id {worker} --concurrency 4")
+
+
+def test_retry_on_takes_its_causes_alone(site):
+    hungry = site.create("x = bytearray(300 << 20); import time; time.sleep(300)", "--shell python3 --mem 100MiB --retry 1 --retry-on oom")
+    failing = site.create("exit 3", "--shell sh --retry 1 --retry-on oom,lost,upload")
+    site.fails(f"task wait --id {hungry},{failing}", 10)
+    assert "out of memory (limit 100 MiB)" in site.show(hungry)["row"]["reason"]
+    assert len(site.show(hungry)["chain"]) == 2
+    assert site.show(failing)["chain"] == [failing]
+
+
 def test_a_task_that_fits_no_worker_says_so(site):
     task = site.create("true", "--cpus 5000")
     assert "needs 5000 cpus and the biggest worker without a step has" in site.ok(f"task explain --id {task}").out

@@ -18,6 +18,7 @@ from scitq.model.task import BARE, Use
 from scitq.protocol.messages.agent import Assignment
 from scitq.storage.base import Cancel
 from scitq.util import files
+from scitq.util.units import format_bytes
 
 
 class Phase(StrEnum):
@@ -96,7 +97,7 @@ class Attempt:
         elif self.wish == "kill" or (self.wish == "stop" and ended.status != 0):
             self.cause, self.reason = "killed", self.wish_reason or ("killed" if self.wish == "kill" else "stopped")
         elif ended.cause == "oom":
-            limit = f" (limit {spec.mem_gib:g} GiB)" if spec.mem_gib else ""
+            limit = f" (limit {format_bytes(spec.mem_gib * (1 << 30))})" if spec.mem_gib else ""
             self.cause, self.reason = "oom", f"out of memory{limit}"
         elif ended.cause:
             self.cause, self.reason = ended.cause, ended.error

@@ -163,7 +163,9 @@ class Link:
             self.address,
             f"the server's key is not the one in {self._key_source} (fingerprint {pins.fingerprint(self.key)}). "
             "Either somebody else answers in its place, or it was set up anew",
-            hint=f"Ask the administrator, and then remove the line of {self.address} there.",
+            hint="Ask the administrator for its key."
+            if self._key_source == "SCITQ_SERVER_KEY"
+            else f"Ask the administrator, and then remove the line of {self.address} there.",
         )
 
     def request(

@@ -44,7 +44,7 @@ def test_cre_11_success_is_status_0():
         (lambda: concluded(0, "kill"), "killed", "killed by alice"),
         (lambda: concluded(143, "stop"), "killed", "stopped"),
         (lambda: concluded(137, "limit"), "limit", "time limit"),
-        (lambda: concluded(137, cause="oom"), "oom", "out of memory (limit 2 GiB)"),
+        (lambda: concluded(137, cause="oom"), "oom", "out of memory (limit 2.0 GiB)"),
         (lambda: concluded(None, cause="start", error="no such program"), "start", "no such program"),
     ],
 )
