@@ -98,6 +98,22 @@ def test_garbage_is_answered_or_dropped_and_the_server_goes_on(site: Site, peer:
     assert site.ok("ping").status == 0
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("workflow.show", {"id": 2**63}),
+        ("task.show", {"ids": [2**64 - 1]}),
+        ("step.act", {"id": 2**63, "action": "pause"}),
+        ("recruiter.explain", {"id": 2**63}),
+        ("recruiter.simulate", {"steps": [[1, float("inf"), False]]}),
+    ],
+)
+def test_numbers_that_can_not_be_meant_are_told(site: Site, peer: RawPeer, kind: str, body: dict[str, object]) -> None:
+    refusal = peer.refusal(kind, token_of(site), body)
+    assert refusal is not None
+    assert refusal.code == "usage", refusal
+
+
 def test_bytes_that_are_no_zeromq_on_both_ports_do_no_harm(site: Site) -> None:
     source = random.Random(3)
     for port in (site.port, site.port + 1):

@@ -25,7 +25,7 @@ from scitq.broker.state import Broker
 from scitq.broker.store import requests, tasks
 from scitq.broker.store.checkpoint import Checkpointer
 from scitq.broker.wire import Wire
-from scitq.errors import ConflictError, DiskFullError, NotLoggedInError, ProtocolError, ScitqError, UnavailableError
+from scitq.errors import ConflictError, DiskFullError, NotLoggedInError, ProtocolError, ScitqError, UnavailableError, UsageError
 from scitq.model.lifecycle import TaskEvent
 from scitq.protocol import envelope, registry
 from scitq.protocol.envelope import ErrorBody
@@ -268,6 +268,8 @@ class Loop:
             self._conclude(pending, outcome)
 
     def _failed(self, pending: Pending | None, error: Exception) -> None:
+        if pending is not None and isinstance(error, OverflowError):  # SQLite's integers have 64 bits with a sign
+            error = UsageError("a number in the request is too large")
         if not isinstance(error, ScitqError):
             logger.error("an error in %s", pending.kind.kind if pending else "periodic work", exc_info=error)
             error = ScitqError(f"an error in the server: {type(error).__name__}; its log has the details")

@@ -63,6 +63,10 @@ class _Worker(msgspec.Struct, kw_only=True):
     running: set[tuple[int, int]] = msgspec.field(default_factory=set)
 
 
+MOST_WORK = 10_000_000
+"""Looks at a worker, one for each of them in each round: some minutes of a core."""
+
+
 class Simulation:
     """One run. Everything of it is in memory; the same arguments give the same result."""
 
@@ -86,6 +90,7 @@ class Simulation:
         self.done = 0
         self.workers: dict[int, _Worker] = {}
         self.events: list[tuple[float, int, str, int, tuple[int, int]]] = []
+        self.work = 0
         self.count = self.made = self.evictions = self.failures = self.runs = self.most_at_once = 0
         self.flavor_failures: dict[str, int] = {}
         self.aside: dict[tuple[str, str, str], int] = {}
@@ -104,6 +109,11 @@ class Simulation:
                 raise ConflictError(f"the workload does not end: {self.done} of {total} tasks after a simulated year")
             match kind:
                 case "tick":
+                    self.work += 1 + len(self.workers)
+                    if self.work > MOST_WORK:
+                        raise ConflictError(
+                            f"the simulation takes too long: {self.done} of {total} tasks after {self.now_s / 3600:.0f} simulated hours"
+                        )
                     self._tick()
                     self._at(self.now_s + TICK_S, "tick")
                 case "ready":

@@ -156,6 +156,9 @@ def _check(config: Config, source: _Source) -> None:
         )
     if server.network_filesystem not in {"exclusive", "refuse"}:
         raise source.error(["scitq", "network_filesystem"], f"{server.network_filesystem!r} must be exclusive or refuse")
+    for name, least in (("max_failures", 0), ("transfers", 1)):
+        if getattr(config.worker, name) < least:
+            raise source.error(["worker", name], f"{getattr(config.worker, name)} is less than {least}")
     for parse, keys in ((units.parse_duration_s, _DURATIONS), (units.parse_bytes, _SIZES)):
         for section, names in keys.items():
             for name in names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests.lib.desk import ADMIN, ALICE, BOB, Desk, HandAgent
 
@@ -259,3 +260,28 @@ def test_the_watchdog_leaves_agents_alone_that_were_started_by_hand(desk: Desk) 
     agent = HandAgent(desk)
     after(desk, 1000)
     assert standing(desk, agent.id)[0] == "ready"
+
+
+def test_a_simulation_takes_a_concurrency_or_what_a_task_needs(desk: Desk) -> None:
+    asked = m.RecruiterSimulate(steps=[(4, 60.0, False)], concurrency=2)
+    assert desk.send(asked, m.RecruiterSimulated).machines_made == 2
+    with pytest.raises(UsageError, match="not both"):
+        desk.send(msgspec.structs.replace(asked, cpus_per_task=1.0), m.RecruiterSimulated)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"steps": [(1, float("inf"), False)]},
+        {"steps": [(1, float("nan"), False)]},
+        {"steps": []},
+        {"delay_s": float("inf")},
+        {"delay_s": -1.0},
+        {"fail_percent": float("nan")},
+        {"fail_percent": 100.0},
+        {"evictions_per_hour": 1e9},
+    ],
+)
+def test_a_simulation_that_would_never_end_is_refused(desk: Desk, more: dict[str, Any]) -> None:
+    with pytest.raises(UsageError):
+        desk.send(m.RecruiterSimulate(**({"steps": [(1, 60.0, False)]} | more)), m.RecruiterSimulated)

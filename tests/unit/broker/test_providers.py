@@ -99,6 +99,9 @@ def test_slurm_script_counts_the_seconds_left(slurm: SlurmProvider, tmp_path: Pa
         {"fake": {"main": {"fail_rate": -1}}},
         {"fake": {"main": {"flavors": {"a": {"cpu": 1}}}}},
         {"local": {"local": {"cost": "much"}}},
+        {"fake": {"ma in": {}}},
+        {"fake": {"a.b": {}}},
+        {"fake": {"main": {}, "Main": {}}},
     ],
 )
 def test_options_that_can_not_be_meant_are_refused_by_name(section: dict, tmp_path: Path) -> None:
@@ -116,6 +119,8 @@ def test_local_is_always_there_and_limits_are_read(tmp_path: Path) -> None:
     ]
     with pytest.raises(UsageError):
         limits_of({"fake": {"main": {"limits": {"machines": 3}}}})
+    with pytest.raises(UsageError):
+        limits_of({"fake": {"main": {"limits": {"workers": float("nan")}}}})
 
 
 def test_secrets_do_not_show() -> None:

@@ -3,6 +3,7 @@
 import pytest
 from tests.lib.trial import flavor, trial
 
+from scitq.broker import recruit_simulation
 from scitq.broker.providers.fake import FakeCloud
 from scitq.broker.recruit_backoff import after_failure
 from scitq.broker.recruit_simulation import SimulatedStep, Simulation
@@ -31,6 +32,14 @@ def test_a_workload_that_no_flavor_fits_is_refused():
     impossible = RecruiterView(id=1, step_id=1, conditions=parse("cpu>=100"))
     with pytest.raises(ConflictError):
         Simulation(cloud, [SimulatedStep(id=1, tasks=1, seconds=1)], [impossible]).run()
+
+
+def test_a_simulation_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(recruit_simulation, "MOST_WORK", 1000)
+    cloud = FakeCloud(flavors={"small": flavor("small", 2, 0.1)})
+    long = SimulatedStep(id=1, tasks=1, seconds=20 * 86_400)
+    with pytest.raises(ConflictError, match="takes too long: 0 of 1 tasks"):
+        Simulation(cloud, [long], [RecruiterView(id=1, step_id=1, conditions=parse(""))]).run()
 
 
 def test_an_unusable_flavor_gives_way_to_the_next_cheapest():

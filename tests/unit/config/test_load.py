@@ -20,6 +20,7 @@ def read(tmp_path):
     ("text", "line", "word"),
     [
         ("scitq:\n  port: 3\n  foo: 4\n", 3, "scitq.foo"),
+        ("worker:\n  max_failures: -1\n", 2, "worker.max_failures"),
         ("scitq:\n\n  port: many\n", 3, "scitq.port"),
         ("scitq:\n  port: 65535\n", 2, "65535"),
         ("scitq:\n  admin_user: a\n  admin_hashed_password: plain\n", 3, "scitq hashpassword"),

@@ -21,6 +21,7 @@ from scitq.protocol.messages import fleet as m
 from scitq.protocol.registry import Done
 
 _MOST_SIMULATED = 100_000
+_MONTH_S = 30 * 86_400
 _ADAPTS = ("cpus_per_task", "mem_per_task_gib", "disk_per_task_gb")
 
 
@@ -166,10 +167,18 @@ def simulate(ctx: Ctx, message: m.RecruiterSimulate) -> Later[Trial]:
         name: getattr(message, name) for name in ("filter", "concurrency", "cpus_per_task", "mem_per_task_gib", "rounds", "max_workers")
     }
     _check(values)
+    if message.concurrency is not None and (message.cpus_per_task or message.mem_per_task_gib):
+        raise UsageError("give either a concurrency or what a task needs (cpus, memory per task), not both")
     if not message.steps or not 0 < sum(count for count, _, _ in message.steps) <= _MOST_SIMULATED:
         raise UsageError(f"a simulation has at least one task and at most {_MOST_SIMULATED}")
-    if any(count < 1 or seconds <= 0 for count, seconds, _ in message.steps):
-        raise UsageError("each step has at least one task, and its tasks take more than 0 s")
+    if any(count < 1 or not 0 < seconds <= _MONTH_S for count, seconds, _ in message.steps):
+        raise UsageError("each step has at least one task, and its tasks take more than 0 s and at most 30 days")
+    for what, number, most in (
+        ("delay", message.delay_s, _MONTH_S), ("percentage of failures", message.fail_percent, 95),
+        ("number of evictions an hour", message.evictions_per_hour or 0.0, 1000),
+    ):  # fmt: skip
+        if not 0 <= number <= most:
+            raise UsageError(f"the {what} lies between 0 and {most:g}")
     catalogue = [entry.flavor for entry in flavors.listed(ctx.tx) if not entry.is_disabled and entry.flavor.cost is not None]
     if not catalogue:
         raise ConflictError("the catalogue has no flavor with a price to simulate with")
