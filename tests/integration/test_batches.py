@@ -79,6 +79,18 @@ def test_a_line_waits_for_the_key_of_another_however_far_it_is(site):
     assert "line 1: it waits for the key 'late', which stands on line 2" in site.fails([*CREATE, "--from-file", "-"], 2, stdin=late).err
 
 
+def test_ids_come_from_stdin_as_many_as_there_are(site):
+    ids = site.ok([*CREATE, "--command", "true", "--array", "1-5000"]).ids
+    lines = "".join(f"{task}\n" for task in ids[::2])
+    assert site.ok("task list --quiet --limit 0 --id -", stdin=lines).ids == ids[::2][::-1]
+    assert len(site.ok("task cancel --id -", stdin=lines).out.splitlines()) == 2500
+    assert site.fails("task wait --id - --json", 10, stdin=lines).json["counts"] == {"X": 2500}
+    site.fails("task wait --id - --timeout 0", 124, stdin="".join(f"{task}\r\n" for task in ids))
+    assert "no id" in site.fails("task show --id -", 2, stdin="").err
+    assert "no selection" in site.fails("task show --id -", 2, stdin="7 x\n").err
+    site.fails("task show --id -", 5, stdin=f"{ids[0]}\n{ids[-1] + 999999}\n")
+
+
 def test_elements_of_an_array_wait_for_those_of_another(site):
     first = site.ok([*CREATE, "--command", "true", "--array", "1-3", "--key", "prep"]).ids
     second = site.ok([*CREATE, "--command", "true", "--array", "1-3", "--depends-on", "key:prep:{index}"]).ids

@@ -125,7 +125,7 @@ def add_task_ids(parser: argparse.ArgumentParser, verb: str) -> None:
         metavar="ID",
         action="append",
         required=True,
-        help=f"the tasks to {verb}: 7, or 1,4, or 3-9, or 3-99:2, or last (your newest)",
+        help=f"the tasks to {verb}: 7, or 1,4, or 3-9, or 3-99:2, or last (your newest), or - for the ids on stdin",
     )
 
 

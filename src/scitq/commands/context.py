@@ -57,10 +57,10 @@ class Context:
 
     def task_ids(self, texts: Sequence[str]) -> list[int]:
         """The ids that `--id` values select, in ascending order when a range is among them; NotFoundError for an id that is not."""
-        from scitq.commands.selection import ranges_of
+        from scitq.commands.selection import selected
         from scitq.protocol.messages.task import TaskFind, TaskIds
 
-        is_last, ranges = ranges_of(texts)
+        is_last, ranges = selected(texts)
         if not is_last and all(first == last for first, last, _ in ranges):
             return list(dict.fromkeys(first for first, _, _ in ranges))
         return self.api().call(TaskFind(ranges=ranges, is_last=is_last), TaskIds).ids

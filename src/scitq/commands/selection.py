@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 
 from scitq.errors import UsageError
@@ -39,6 +40,30 @@ def ranges_of(texts: Sequence[str]) -> tuple[bool, list[Range]]:
         if kept:
             found += parse_ranges(",".join(kept))
     return is_last, found
+
+
+def merged(ranges: Sequence[Range]) -> list[Range]:
+    """Ascending, without doubles, runs of neighbours joined; ranges with a stride stay as they are."""
+    found: list[Range] = []
+    for first, last, stride in sorted(set(ranges)):
+        if found and stride == found[-1][2] == 1 and first <= found[-1][1] + 1:
+            found[-1] = (found[-1][0], max(last, found[-1][1]), 1)
+        else:
+            found.append((first, last, stride))
+    return found
+
+
+def selected(texts: Sequence[str]) -> tuple[bool, list[Range]]:
+    """As ranges_of, for the values of --id: `-` stands for the selections that stdin holds, one a word."""
+    plain = [text for text in texts if text.strip() != "-"]
+    is_last, ranges = ranges_of(plain)
+    if len(plain) == len(texts):
+        return is_last, ranges
+    words = sys.stdin.buffer.read().decode("utf-8", "replace").split()
+    if not words and not plain:
+        raise UsageError("stdin holds no id")
+    also_last, more = ranges_of(words)
+    return is_last or also_last, [*ranges, *more]
 
 
 AT_ONCE = 2000

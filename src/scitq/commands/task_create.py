@@ -7,7 +7,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING
 
-from scitq.commands import arguments, task_fields, waiting
+from scitq.commands import arguments, selection, task_fields, waiting
 from scitq.commands.context import Context
 from scitq.commands.parsing import Parser
 from scitq.commands.task_fields import Values
@@ -160,4 +160,4 @@ def _finish(context: Context, made: Made, ids: list[int]) -> int:
         return EXIT_OK
     sys.stdout.flush()
     context.out.is_json = False
-    return waiting.wait(context, waiting.ranges_of_ids(ids), timeout_s=context.options.timeout)
+    return waiting.wait(context, selection.merged([(one, one, 1) for one in ids]), timeout_s=context.options.timeout)

@@ -83,7 +83,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=arguments.checked(_letters),
         help="only tasks in one of these states, for example RF",
     )
-    add("--id", metavar="ID", dest="ids", action="append", help="only these: 7, or 1,4, or 3-9, or 3-99:2")
+    add(
+        "--id",
+        metavar="ID",
+        dest="ids",
+        action="append",
+        help="only these: 7, or 1,4, or 3-9, or 3-99:2, or last, or - for the ids on stdin",
+    )
     add("--worker-id", "--worker", metavar="ID", dest="worker_id", type=arguments.positive, help="only tasks that this worker has or had")
     add("--step-id", "--step", metavar="ID", dest="step_id", type=arguments.natural, help="only tasks of this step; 0: of none")
     add("--workflow-id", "--workflow", metavar="ID", dest="workflow_id", type=arguments.positive, help="only tasks of this workflow")
@@ -120,9 +126,10 @@ def run(context: Context) -> int:
         since_ms = context.api().call(Ping(), Pong).now_ms - int(options.since * 1000)
     ids = None
     if options.ids:
-        from scitq.commands.selection import ranges_of
+        from scitq.commands.selection import merged, selected
 
-        is_last, ids = ranges_of(options.ids)
+        is_last, found = selected(options.ids)
+        ids = merged(found)
         if is_last:
             ids = [*ids, *((one, one, 1) for one in context.task_ids(["last"]))]
     asked = TaskList(

@@ -23,9 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(context: Context) -> int:
     """A progress line on a terminal, silence in cron."""
     options = context.options
-    is_last, ranges = selection.ranges_of(options.ids)
+    is_last, ranges = selection.selected(options.ids)
     if is_last:
         ranges = [*ranges, *((one, one, 1) for one in context.task_ids(["last"]))]
+    if len(ranges) > waiting.MOST_RANGES:
+        ranges = selection.merged(ranges)
     if options.follow:
         if len(ranges) != 1 or ranges[0][0] != ranges[0][1] or context.out.is_json:
             raise UsageError("--follow prints the output of one task; give one --id, and no --json")

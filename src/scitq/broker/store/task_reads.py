@@ -19,6 +19,10 @@ _FIELDS = [name for name in TaskRow.__struct_fields__ if name != "labels"]
 _JOIN = "FROM task t JOIN task_spec s ON s.id = t.spec_id LEFT JOIN user u ON u.id = t.owner_id"
 
 
+_MOST_RANGES = 100
+"""More of them are looked up first: SQLite takes no expression that is a thousand deep."""
+
+
 def _row(values: Any) -> TaskRow:  # noqa: ANN401 - a row of APSW
     labels = msgspec.json.decode(values[-1], type=dict[str, str]) if values[-1] else {}
     plain = dict(zip(_FIELDS, values[:-1], strict=True))
@@ -32,7 +36,7 @@ def like_contains(text: str) -> str:
     return f"%{escaped}%"
 
 
-def _conditions(query: TaskList) -> tuple[list[str], dict[str, Any]]:
+def _conditions(db: apsw.Connection, query: TaskList) -> tuple[list[str], dict[str, Any]]:
     where: list[str] = []
     values: dict[str, Any] = {}
     if not query.show_hidden:
@@ -62,7 +66,10 @@ def _conditions(query: TaskList) -> tuple[list[str], dict[str, Any]]:
     for number, (name, value) in enumerate(query.labels.items()):
         where.append(f"t.id IN (SELECT task_id FROM task_label WHERE name = :ln{number} AND value = :lv{number})")
         values |= {f"ln{number}": name, f"lv{number}": value}
-    if query.ids is not None:
+    if query.ids is not None and len(query.ids) > _MOST_RANGES:
+        where.append("t.id IN (SELECT value FROM json_each(:ids))")
+        values["ids"] = msgspec.json.encode(find(db, query.ids)).decode()
+    elif query.ids is not None:
         parts = []
         for number, (first, last, stride) in enumerate(query.ids):
             parts.append(f"(t.id BETWEEN :f{number} AND :l{number} AND (t.id - :f{number}) % :s{number} = 0)")
@@ -73,7 +80,7 @@ def _conditions(query: TaskList) -> tuple[list[str], dict[str, Any]]:
 
 def listed(db: apsw.Connection, query: TaskList) -> list[TaskRow]:
     """One page, newest first unless asked otherwise. Letters in `status` must be checked before."""
-    where, values = _conditions(query)
+    where, values = _conditions(db, query)
     order = "ASC" if query.is_oldest_first else "DESC"
     if query.command is not None and not (query.labels or query.step_id or query.worker_id or query.workflow_id or query.ids):
         # A rare command: the narrow spec table is searched first, by one scan, then its tasks by index.
@@ -86,7 +93,7 @@ def listed(db: apsw.Connection, query: TaskList) -> list[TaskRow]:
 
 def total(db: apsw.Connection, query: TaskList) -> int:
     """How many tasks pass the filters."""
-    where, values = _conditions(query)
+    where, values = _conditions(db, query)
     return int(db.execute(f"SELECT count(*) {_JOIN} WHERE {' AND '.join(where) or '1'}", values).get)
 
 
