@@ -188,6 +188,40 @@ def test_a_provider_that_is_away_is_waited_for(site: Site) -> None:
     settle(site)
 
 
+def test_jobs_are_tried_again_or_given_up_and_nothing_is_left_either_way(site: Site) -> None:
+    broken = site.data / "providers" / "fake.main" / "broken"
+
+    def job(kind: str, status: str) -> dict[str, Any]:
+        found = wait_until(
+            lambda: [row for row in site.ok("job list --limit 2 --json").json if (row["kind"], row["status"]) == (kind, status)],
+            f"a job {kind} that is {status}",
+        )
+        return dict(found[0])
+
+    broken.write_text("the API is on fire")
+    try:
+        number = site.ok("worker deploy --provider fake.main --flavor small").id
+        failed = job("create", "failed")
+        assert "the API is on fire" in failed["error"]
+        wait_until(lambda: worker(site, number)["status"] == "failed", "the failure")
+    finally:
+        broken.unlink()
+    site.shell("mallory").fails(f"job retry --id {failed['id']}", 7)
+    site.ok(f"job retry --id {failed['id']}")
+    wait_until(lambda: alive(site) == [worker(site, number)["machine"]], "the machine")
+    broken.write_text("on fire again")
+    try:
+        site.ok(f"worker delete --worker-id {number}")
+        queued = job("delete", "queued")
+        wait_until(lambda: site.run(f"job delete --id {queued['id']}").status == 0, "a moment between two tries")
+        assert worker(site, number)["status"] == "deleted"
+        site.fails(f"job delete --id {queued['id']}", 6)
+    finally:
+        broken.unlink()
+    wait_until(lambda: not alive(site), "the janitor's look")
+    settle(site)
+
+
 def test_an_unwanted_machine_of_ours_is_found_and_deleted(site: Site) -> None:
     number = site.ok("worker deploy --provider fake.main --flavor small").id
     (name,) = wait_until(lambda: alive(site), "the machine")
