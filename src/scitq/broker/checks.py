@@ -128,6 +128,17 @@ def check_retries(retries: int) -> None:
         raise UsageError(f"retries lie between 0 and {MOST_RETRIES}")
 
 
+MOST_SLOTS = 10_000
+"""Of one worker's concurrency, and of its prefetch."""
+
+
+def check_slots(concurrency: int | None, prefetch: int | None) -> None:
+    """UsageError for what no worker can be given."""
+    for name, value, least in (("concurrency", concurrency, 1), ("prefetch", prefetch, 0)):
+        if value is not None and not least <= value <= MOST_SLOTS:
+            raise UsageError(f"{name} lies between {least} and {MOST_SLOTS}")
+
+
 def check_name(name: str, what: str) -> None:
     """UsageError for a text that can't name a workflow or a step: it would be taken for an id, or break a line or a path."""
     if not _NAME.fullmatch(name) or name != name.strip() or name.isdigit():

@@ -20,7 +20,7 @@ running server. On other machines: `scitq user token create --worker > FILE` onc
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the worker offers, and where it keeps things."""
     add = parser.add_argument
-    add("--concurrency", metavar="N", type=arguments.natural, help="tasks at once (default: 1, or what the server has for this worker)")
+    add("--concurrency", metavar="N", type=arguments.positive, help="tasks at once (default: 1, or what the server has for this worker)")
     add("--prefetch", metavar="N", type=arguments.natural, help="tasks prepared ahead (default: 0, or what the server has for this worker)")
     add("--work-dir", metavar="FOLDER", help="where tasks and shared resources lie (default: agent in the user's data folder)")
     add("--runtime", choices=("auto", "docker", "podman", "apptainer", "bare"), default="auto", help="what runs containers")

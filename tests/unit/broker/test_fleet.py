@@ -53,6 +53,13 @@ def test_dep_07_slots_that_no_worker_has_are_refused(desk: Desk, more: dict[str,
     assert desk.send(w.WorkerList(), w.WorkerRows).rows == []
 
 
+@pytest.mark.parametrize("more", [{"concurrency": 0}, {"concurrency": 99_999_999}, {"prefetch": -1}])
+def test_wkl_03_an_agent_with_slots_that_no_worker_has_is_refused(desk: Desk, more: dict[str, int]) -> None:
+    with pytest.raises(UsageError):
+        HandAgent(desk, **more)
+    assert desk.send(w.WorkerList(), w.WorkerRows).rows == []
+
+
 def test_dep_03_a_disabled_flavor_is_told_from_an_unknown_one(desk: Desk) -> None:
     desk.send(m.ProviderFlavor(provider="fake.main", flavor="small"), Done, ADMIN)
     with pytest.raises(ConflictError, match="was disabled by an administrator"):

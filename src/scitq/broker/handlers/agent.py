@@ -8,7 +8,7 @@ from itertools import groupby
 import msgspec
 
 from scitq import __version__
-from scitq.broker import departures, outcomes
+from scitq.broker import checks, departures, outcomes
 from scitq.broker.context import Ctx
 from scitq.broker.dispatch import handles
 from scitq.broker.ready import NO_STEP
@@ -37,6 +37,7 @@ _DECLINE_PAUSE_S = 30.0
 @handles(m.AgentRegister)
 def register(ctx: Ctx, message: m.AgentRegister) -> m.Registered:
     """Find or make the worker, agree on what it holds, and tell it what it needs."""
+    checks.check_slots(message.concurrency, message.prefetch)
     known = workers.by_machine(ctx.tx, message.machine) if message.machine else None
     known = known or workers.by_uid(ctx.tx, message.uid)
     if known and (known.status in {"deleting", "deleted"} or (known.status == "failed" and known.machine)):

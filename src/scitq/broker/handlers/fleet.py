@@ -6,10 +6,10 @@ import difflib
 from collections import Counter
 from typing import Any
 
-from scitq.broker import fleet, jobs, recruiting, setbacks
+from scitq.broker import checks, fleet, jobs, recruiting, setbacks
 from scitq.broker.context import Ctx, Later, Reading
 from scitq.broker.dispatch import every, handles, reads
-from scitq.broker.handlers.worker import check_slots, own_step
+from scitq.broker.handlers.worker import own_step
 from scitq.broker.providers.base import MachineRequest, Provider
 from scitq.broker.providers.registry import QUOTA_KINDS
 from scitq.broker.recruit_state import Quota
@@ -65,7 +65,7 @@ def deploy(ctx: Ctx, message: m.WorkerDeploy) -> m.WorkersDeployed | Later[str]:
     """Order machines; all or none as far as quotas go, each on its own after that (contract DEP-1 to DEP-10)."""
     if not 1 <= message.count <= MOST_AT_ONCE:
         raise UsageError(f"the count lies between 1 and {MOST_AT_ONCE}")
-    check_slots(message.concurrency, message.prefetch)
+    checks.check_slots(message.concurrency, message.prefetch)
     provider = provider_of(ctx, message.provider)
     if message.step_id is not None:
         own_step(ctx, message.step_id)

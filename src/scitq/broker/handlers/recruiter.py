@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
+from scitq.broker.checks import MOST_SLOTS
 from scitq.broker.context import Ctx, Later, Reading
 from scitq.broker.dispatch import handles, reads
-from scitq.broker.handlers.worker import MOST_SLOTS
 from scitq.broker.providers.fake import FakeCloud
 from scitq.broker.recruit_simulation import SimulatedStep, Simulation, Trial
 from scitq.broker.recruit_state import RecruiterView

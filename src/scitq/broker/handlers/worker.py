@@ -18,16 +18,6 @@ from scitq.protocol.messages.agent import Order
 from scitq.protocol.registry import Done
 from scitq.util.clock import monotonic_s
 
-MOST_SLOTS = 10_000
-"""Of one worker's concurrency, and of its prefetch."""
-
-
-def check_slots(concurrency: int | None, prefetch: int | None) -> None:
-    """UsageError for what no worker can be given."""
-    for name, value, least in (("concurrency", concurrency, 1), ("prefetch", prefetch, 0)):
-        if value is not None and not least <= value <= MOST_SLOTS:
-            raise UsageError(f"{name} lies between {least} and {MOST_SLOTS}")
-
 
 def _row(reading: Reading, worker: Worker, names: dict[int, str]) -> m.WorkerRow:
     live = reading.broker.fleet.workers.get(worker.id)
@@ -111,7 +101,7 @@ def must_steer(ctx: Ctx, worker_id: int) -> Worker:
 @handles(m.WorkerUpdate)
 def update(ctx: Ctx, message: m.WorkerUpdate) -> Done:
     """Change workers while they work."""
-    check_slots(message.concurrency, message.prefetch)
+    checks.check_slots(message.concurrency, message.prefetch)
     changes: dict[str, Any] = {
         name: value for name, value in (("concurrency", message.concurrency), ("prefetch", message.prefetch)) if value is not None
     }
