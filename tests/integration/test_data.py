@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import signal
+import socket
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,8 @@ from pathlib import Path
 import pytest
 from tests.lib.mounts import resize, tmpfs
 from tests.lib.site import Site, end, wait_until
+from tests.lib.terminal import Terminal
+from tests.lib.webserver import WebServer
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +24,10 @@ def site(tmp_path_factory: pytest.TempPathFactory, scitq_argv: list[str]) -> Ite
     folder = tmp_path_factory.mktemp("data")
     (folder / "disk").mkdir()
     rclone = {name: {"type": "local", "root": str(folder / root)} for name, root in (("st", "disk"), ("small", "small"))}
-    with Site(folder, scitq_argv, rclone=rclone, worker={"min_free_disk": "10M"}) as made:
+    deaf = socket.create_server(("127.0.0.1", 0))
+    keys = {"access_key_id": "a", "secret_access_key": "s"}
+    rclone["deaf"] = {"type": "s3", "endpoint": f"http://127.0.0.1:{deaf.getsockname()[1]}"} | keys
+    with deaf, Site(folder, scitq_argv, rclone=rclone, worker={"min_free_disk": "10M"}) as made:
         made.agent(concurrency=4)
         yield made
 
@@ -77,7 +84,7 @@ def test_res_04_the_folders_are_there_and_empty_when_unused(site):
 
 def test_refused_at_creation_before_anything_is_stored(site):
     for flags, said in (
-        (["--input", "gs://b/x"], "known are file, ftp, http, https, small, st"),
+        (["--input", "gs://b/x"], "known are deaf, file, ftp, http, https, small, st"),
         (["--resource", "st://b/x|unzip"], "untar, gunzip and mv:"),
         (["--resource", "st://b/x|mv:../y"], ".."),
         (["--resource", "st://b/x|mv:/y"], "absolute"),
@@ -183,6 +190,28 @@ def test_out_04_a_full_storage_is_the_reason_and_leaves_nothing_half_made(site):
         wait_until(lambda: not list((site.folder / "work0" / "tasks").glob(f"{task}-*/output/*")), "the clean-up")
 
 
+def test_out_04_files_of_a_failed_or_killed_command_can_be_uploaded_again_too(site):
+    for number, ending in enumerate(("exit 3", "sleep 100")):
+        put(site, f"bad{number}/y/in-the-way")
+        task = create(site, f"echo x > $OUTPUT/y; echo made; {ending}", "--output", f"st://b/bad{number}")
+        if ending != "exit 3":
+            wait_until(lambda task=task: "made" in site.ok(f"task output --id {task}").out, "the output")
+            site.ok(f"task kill --id {task}")
+        site.wait_status(task, "F")
+        row = site.show(task)["row"]
+        assert row["reason"].startswith("upload: ")
+        blocked = site.folder / f"disk/b/bad{number}/y"
+        (blocked / "in-the-way").unlink()
+        blocked.rmdir()
+        site.ok(f"task upload --id {task}")
+        wait_until(lambda number=number: stored(site, f"bad{number}") == {"y": b"x\n"}, "the second upload")
+        assert site.wait_status(task, "SF") == "F"
+        wait_until(lambda task=task: site.status_of(task) == "F" and "upload" not in site.show(task)["row"]["reason"], "the first reason")
+        row = site.show(task)["row"]
+        assert row["reason"] == ("exit status 3" if ending == "exit 3" else "killed by admin")
+        site.fails(f"task upload --id {task}", 6)
+
+
 def test_in_09_a_task_that_is_retried_matches_again(site):
     task = create(site, "cat $INPUT/*", "--input", "st://b/later/*.dat")
     site.wait_status(task, "F")
@@ -238,6 +267,40 @@ def test_the_cache_can_be_seen_and_cleared_and_a_uri_checked_from_the_worker(sit
     assert [(row["worker_id"], row["is_reachable"], row["files"]) for row in rows] == [(None, True, 1), (worker, True, 1)]
     ran = site.fails(f"file check st://b/nothing --worker-id {worker}", 1)
     assert "nothing" in ran.out
+
+
+def test_progress_is_shown_by_task_show_and_top(site):
+    with WebServer.running() as web:
+        web.files["/big"], web.hold_after = bytes(3 << 20), 3 << 19
+        task = create(site, "sleep 100", "--input", f"http://{web.address}/big")
+        shown = re.compile(r"transferred: +1\.\d MiB of 3\.0 MiB \(3\d%\)")
+        wait_until(lambda: shown.search(site.ok(f"task show --id {task}").out), "the progress")
+        assert site.show(task)["progress"]["bytes_to_do"] == 3 << 20
+        with Terminal([*site.argv, "top"], site.environment | {"TERM": "xterm"}, is_stdout_terminal=True, columns=160) as terminal:
+            terminal.expect("MiB/3.0 MiB")
+            terminal.type("q")
+            assert terminal.end()[0] == 0
+        web.go_on.set()
+        site.wait_status(task, "R")
+    assert site.show(task)["progress"] == {}
+    site.ok(f"task kill --id {task}")
+    site.wait_status(task, "F")
+
+
+def test_an_upload_that_is_killed_says_by_whom_and_keeps_the_files(site):
+    task = create(site, "echo x > $OUTPUT/x", "--output", "deaf://b/out")
+    for letter in "UF":
+        site.wait_status(task, letter)
+        if letter == "U":
+            site.ok(f"task kill --id {task}")
+    assert site.show(task)["row"]["reason"] == "upload: killed by admin before it had ended"
+    site.ok(f"task upload --id {task}")
+    site.wait_status(task, "U")
+    assert [path.read_text() for path in (site.folder / "work0/tasks").glob(f"{task}-*/output/x")] == ["x\n"]
+    site.ok(f"task kill --id {task}")
+    site.wait_status(task, "F")
+    site.ok(f"task delete --id {task}")
+    wait_until(lambda: not list((site.folder / "work0/tasks").glob(f"{task}-*")), "the clean-up")
 
 
 def test_nothing_is_left_of_ended_tasks(site):

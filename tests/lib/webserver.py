@@ -12,7 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class WebServer(ThreadingHTTPServer):
     """Serves `files` (path to content) on loopback.
 
-    cut_after: the next answers, as many as there are numbers, are cut after so many bytes. fail: as many answers are 503.
+    hold_after: answers stop after so many bytes until `go_on` is set. fail: as many answers are 503.
+    cut_after: the next answers, as many as there are numbers, are cut after so many bytes.
     """
 
     daemon_threads = True
@@ -23,6 +24,8 @@ class WebServer(ThreadingHTTPServer):
         self.redirects: dict[str, str] = {}
         self.cut_after: list[int] = []
         self.fail = 0
+        self.hold_after: int | None = None
+        self.go_on = threading.Event()
         self.has_ranges = True
         self.tells_length = True
         self.requests: list[tuple[str, str, str]] = []
@@ -93,6 +96,11 @@ class _Handler(BaseHTTPRequestHandler):
         is_cut = bool(server.cut_after) and len(part) > 1
         if is_cut:
             part = part[: server.cut_after.pop(0)]
+        if server.hold_after is not None and len(part) > server.hold_after:
+            self.wfile.write(part[: server.hold_after])
+            self.wfile.flush()
+            server.go_on.wait(60)
+            part = part[server.hold_after :]
         if server.tells_length:
             self.wfile.write(part)
         else:

@@ -84,7 +84,7 @@ class Outbox:
         self._events: deque[_Event] = deque()
         self._logs: dict[Key, AttemptLog] = {}
         self._unsent_logs: set[Key] = set()
-        self._progress: dict[Key, tuple[int, int]] = {}
+        self._progress: dict[Key, Callable[[], tuple[int, int]]] = {}
         self._heartbeat: tuple[Stats, list[tuple[int, int]], float | None] | None = None
         self._seq = 0
         self._refusals = 0
@@ -109,6 +109,7 @@ class Outbox:
         cause: str = "",
     ) -> None:
         """Something happened just now."""
+        self._progress.pop(key, None)
         self._events.append(_Event(clock.monotonic_s(), key, event, is_final, exit_status, reason[:4000], use, is_own_fault, cause))
 
     def log(self, key: Key, path: Path) -> AttemptLog:
@@ -122,9 +123,9 @@ class Outbox:
         """There is more of it."""
         self._unsent_logs.add(key)
 
-    def progress(self, key: Key, done: int, total: int) -> None:
-        """Of a transfer; only the latest counts, and it goes with the next report."""
-        self._progress[key] = (done, total)
+    def progress(self, key: Key, read: Callable[[], tuple[int, int]]) -> None:
+        """Say with every report, until the attempt's next event, what `read` gives: bytes done and to do of its transfer."""
+        self._progress[key] = read
 
     def beat(self, stats: Stats, held: list[tuple[int, int]], seconds_left: float | None) -> None:
         """Say with the next report that this agent lives, and how it is."""
@@ -147,8 +148,7 @@ class Outbox:
         if not (events or logs or self._heartbeat):
             return
         heartbeat, self._heartbeat = self._heartbeat, None
-        progress = [(*key, done, total) for key, (done, total) in self._progress.items()]
-        self._progress.clear()
+        progress = [(*key, *read()) for key, read in self._progress.items()]
         self._seq += 1
         self._flying, self.is_flying = events, True
         seq = self._seq

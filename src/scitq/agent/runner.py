@@ -321,6 +321,8 @@ class Runner(Upkeep):
             return
         attempt.phase, attempt.keeps_files = Phase.OVER, True
         text = error.message if isinstance(error, ScitqError) else str(error)
+        if attempt.wish and isinstance(error, CancelledError):
+            text = f"{attempt.wish_reason or 'killed'} before it had ended"
         if not isinstance(error, (ScitqError, OSError)):
             logger.error("task %d: upload: %s", attempt.key[0], text, exc_info=error)
         reason = f"upload: {text}" + (f" (before that: {attempt.reason})" if attempt.reason else "")

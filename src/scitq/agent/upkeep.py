@@ -168,14 +168,15 @@ class Upkeep:
         self._out.log_changed(attempt.key)
 
     def _progress(self, attempt: Attempt) -> Callable[[int, int], None]:
-        last_s = 0.0
+        latest = 0, 0
+        is_first = True
 
         def tell(done: int, total: int) -> None:
-            nonlocal last_s
-            now_s = clock.monotonic_s()
-            if now_s - last_s >= 0.5:
-                last_s = now_s
-                self._loop.post(lambda: self._out.progress(attempt.key, done, total))
+            nonlocal latest, is_first
+            latest = done, total
+            if is_first:
+                is_first = False
+                self._loop.post(lambda: self._out.progress(attempt.key, lambda: latest))
 
         return tell
 

@@ -72,6 +72,12 @@ def _wants_retry(ctx: Ctx, task: Task, *, is_eviction: bool) -> bool:
     return not wanted or task.cause in wanted or (task.cause == "exit" and f"exit:{task.exit_status}" in wanted)
 
 
+def forget_upload(ctx: Ctx, task: Task) -> None:
+    """Tell the worker that the files of an upload that failed are needed no more."""
+    if task.worker_id and task.wish == tasks.KEPT:
+        ctx.push_order(task.worker_id, ctx.broker.order("forget", task.id, task.attempt))
+
+
 def retry(ctx: Ctx, task: Task, *, retries: int, losses: int = 0) -> int:
     """Hide a task that has ended and make a new one of the same content; what waited on the old waits on the new. Its id.
 
@@ -91,6 +97,7 @@ def retry(ctx: Ctx, task: Task, *, retries: int, losses: int = 0) -> int:
     new_id = creation.repeat(tx, task.id, ctx.now_ms, retries_left=retries, losses=losses, status=status.value)
     dependencies.copy(tx, task.id, new_id)
     tasks.set_successor(tx, task.id, new_id)
+    forget_upload(ctx, task)
     for waiter_id in dependencies.move(tx, task.id, new_id):
         waiter = tasks.get(tx, waiter_id)
         if waiter and waiter.status is TaskStatus.PENDING and dependencies.has_unmet(tx, waiter_id):

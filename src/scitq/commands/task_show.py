@@ -55,6 +55,14 @@ def _use(use: Use | None) -> list[tuple[str, str]]:
     ]
 
 
+def _progress(progress: dict[str, int]) -> str:
+    if not progress:
+        return ""
+    done, to_do = progress["bytes_done"], progress["bytes_to_do"]
+    percent = f" ({100 * done // to_do}%)" if to_do > 0 else ""
+    return f"{format_bytes(done)} of {format_bytes(to_do)}{percent}"
+
+
 def _exit(status: int | None, reason: str) -> str:
     if status is None:
         return ""
@@ -75,6 +83,7 @@ def _pairs(task: TaskDetails) -> list[tuple[str, str]]:
     return [
         ("id", str(row.id)),
         ("status", f"{row.status} ({NAMES[TaskStatus(row.status)]})"),
+        ("transferred", _progress(task.progress)),
         ("reason", row.reason),
         ("exit status", _exit(row.exit_status, row.reason)),
         ("name", row.name),

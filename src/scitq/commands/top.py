@@ -9,12 +9,13 @@ import signal
 import sys
 import termios
 import tty
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from scitq.commands import arguments
 from scitq.commands.context import Context
 from scitq.commands.render import neutral
-from scitq.errors import EXIT_OK, UnavailableError, UsageError
+from scitq.errors import EXIT_OK, NotFoundError, UnavailableError, UsageError
 from scitq.model.lifecycle import NAMES
 from scitq.util.units import format_bytes, format_duration
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from scitq.protocol.messages.server import ServerState
-    from scitq.protocol.messages.task import TaskRow
+    from scitq.protocol.messages.task import TaskDetails, TaskRow
     from scitq.protocol.messages.worker import WorkerStatsRow
 
 EPILOG = "q or Ctrl-C quits"
@@ -34,6 +35,7 @@ class View(NamedTuple):
     state: ServerState
     workers: list[WorkerStatsRow]
     running: list[TaskRow]
+    transfers: dict[int, dict[str, int]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,14 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def fetch(context: Context) -> View:
     """Ask the server for all that is shown."""
     from scitq.protocol.messages.server import ServerState, ServerStatus
-    from scitq.protocol.messages.task import TaskList, TaskRows
+    from scitq.protocol.messages.task import TaskList, TaskRows, TasksDetails, TaskShow
     from scitq.protocol.messages.worker import WorkerStats, WorkerStatsRows
 
     api = context.api()
+    running = api.call(TaskList(status="DORUVZ", limit=100), TaskRows, patience_s=60).rows
+    moving = [row.id for row in running if row.status in {"D", "U", "V"}]
+    details: list[TaskDetails] = []
+    with suppress(NotFoundError):  # one of them has ended and was deleted meanwhile
+        details = api.call(TaskShow(ids=moving), TasksDetails, patience_s=60).tasks if moving else []
     return View(
         api.call(ServerStatus(), ServerState, patience_s=60),
         api.call(WorkerStats(ids=[]), WorkerStatsRows, patience_s=60).rows,
-        api.call(TaskList(status="DORUVZ", limit=100), TaskRows, patience_s=60).rows,
+        running,
+        {task.row.id: task.progress for task in details},
     )
 
 
@@ -64,6 +72,10 @@ def _used(row: WorkerStatsRow) -> tuple[str, ...]:
     memory = f"{format_bytes(stats.memory_used_bytes)}/{format_bytes(stats.memory_total_bytes)}"
     net = f"{format_bytes(stats.net_in_bytes_s)}/{format_bytes(stats.net_out_bytes_s)}"
     return f"{stats.cpu_percent:.0f}%", memory, f"{stats.load_1:.1f}", net
+
+
+def _moved(progress: dict[str, int] | None) -> str:
+    return f"{format_bytes(progress['bytes_done'])}/{format_bytes(progress['bytes_to_do'])}" if progress else ""
 
 
 def draw(view: View, address: str, height: int, note: str = "") -> Group:
@@ -88,13 +100,14 @@ def draw(view: View, address: str, height: int, note: str = "") -> Group:
         running = str(worker.stats.running) if worker.stats else "-"
         workers.add_row(Text(f"{worker.id} {neutral(worker.name)}"), worker.status, running, cpu, memory, load, net)
     tasks = Table(box=None, padding=(0, 1, 0, 0), expand=True)
-    for name, wide in (("task", 0), ("s", 0), ("time", 0), ("worker", 0), ("user", 1), ("command", 5)):
+    for name, wide in (("task", 0), ("s", 0), ("time", 0), ("moved", 0), ("worker", 0), ("user", 1), ("command", 5)):
         tasks.add_column(name, no_wrap=True, overflow="ellipsis", ratio=wide or None)
     for row in view.running[: max(1, lines - for_workers)]:
         since = row.started_ms or row.changed_ms
         spent = format_duration(max(0, state.now_ms - since) / 1000)
         shown = Text(neutral(row.name or row.command))
-        tasks.add_row(str(row.id), row.status, spent, str(row.worker_id or ""), Text(neutral(row.user)), shown)
+        moved, user = _moved(view.transfers.get(row.id)), Text(neutral(row.user))
+        tasks.add_row(str(row.id), row.status, spent, moved, str(row.worker_id or ""), user, shown)
     return Group(head, queue, fleet, Text(""), workers, Text(""), tasks, Text(note or "q quits"))
 
 

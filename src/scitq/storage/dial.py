@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import struct
@@ -53,7 +54,7 @@ def connect(host: str, port: int, cancel: Cancel) -> socket.socket:
                 if waited_s >= CONNECT_TIMEOUT_S:
                     raise TimeoutError("no connection in time")
             if status:
-                raise OSError(status, errno.errorcode.get(status, "connection failed"))
+                raise OSError(status, os.strerror(status))
             _set_patience(candidate, SILENCE_TIMEOUT_S)
             candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -7,6 +7,7 @@ password through the child's environment (docs/storage.md, "rclone").
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import secrets
@@ -49,6 +50,7 @@ class RcloneDaemon:
         self._wire = Wire()
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
+        self._hold: int | None = None
         self._headers: dict[str, str] = {}
         self._origin = Origin(is_tls=False, host="/", port=0)
 
@@ -97,7 +99,7 @@ class RcloneDaemon:
                 return self._process, self._origin, self._headers
             self._stop()
             program = find_rclone()
-            folder = _private_folder()
+            folder, self._hold = _private_folder()
             self._folder = folder
             socket_path = folder / "rc"
             user, password = "scitq", secrets.token_urlsafe(32)
@@ -165,6 +167,9 @@ class RcloneDaemon:
         folder, self._folder = self._folder, None
         if folder is not None:
             files.remove_tree(folder)
+        hold, self._hold = self._hold, None
+        if hold is not None:
+            os.close(hold)
 
     def close(self) -> None:
         """End the child and remove its socket; a later call begins anew."""
@@ -193,16 +198,46 @@ def find_rclone() -> str:
     return found
 
 
-def _private_folder() -> Path:
-    """A new folder for the socket, whose path must stay short."""
+def _private_folder() -> tuple[Path, int]:
+    """A new folder for the socket, whose path must stay short, and what holds it as long as this process lives."""
     base = paths.runtime_folder()
     try:
         files.make_private_folder(base)
         if len(str(base)) < 70 and base.stat().st_uid == os.getuid() and files.is_private(base):
-            return Path(tempfile.mkdtemp(prefix="rclone-", dir=base))
+            _sweep(base)
+            return _held_folder(base)
     except OSError:
         pass
-    return Path(tempfile.mkdtemp(prefix="scitq-rclone-"))
+    folder = Path(tempfile.mkdtemp(prefix="scitq-rclone-"))
+    return folder, _lock(folder)
+
+
+def _held_folder(base: Path) -> tuple[Path, int]:
+    made = Path(tempfile.mkdtemp(prefix="new-", dir=base))
+    hold = _lock(made)
+    return made.rename(base / made.name.replace("new-", "rclone-", 1)), hold
+
+
+def _lock(folder: Path) -> int:
+    """Take `folder`; BlockingIOError while a process that took it lives."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _sweep(base: Path) -> None:
+    """Remove the folders of processes that were killed. Numbers of processes would not tell: they may live in other namespaces."""
+    for folder in base.glob("rclone-*"):
+        with suppress(OSError):
+            hold = _lock(folder)
+            try:
+                files.remove_tree(folder)
+            finally:
+                os.close(hold)
 
 
 _LASTING = (

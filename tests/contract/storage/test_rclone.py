@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -171,6 +172,41 @@ def test_rclone_ends_when_its_owner_is_killed(tmp_path):
             return False
 
     wait_until(lambda: not any(is_running(pid) for pid in started), "rclone outlives its owner")
+
+
+def test_what_a_killed_process_left_is_swept_by_the_next_start_and_nothing_else(monkeypatch):
+    script = (
+        "import sys\n"
+        "from scitq.storage.registry import Storages\n"
+        "storages = Storages({'b': {'type': 'memory'}})\n"
+        "storages.get('b').stat('x/none')\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.read()\n"
+        "storages.close()\n"
+    )
+    owners: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory(dir="/tmp") as runtime:  # the path of a socket must be short
+        monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
+
+        def start() -> set[str]:
+            owner = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+            owners.append(owner)
+            assert owner.stdout.readline() == b"ready\n"
+            return {path.name for path in Path(runtime, "scitq").iterdir()}
+
+        try:
+            first = start()
+            second = start()
+            assert first < second
+            owners[1].kill()
+            owners[1].communicate()
+            third = start()
+            assert third & second == first
+            assert len(third) == 2
+        finally:
+            for owner in (owners[0], *owners[2:]):
+                owner.communicate(b"")
+        assert not list(Path(runtime, "scitq").glob("rclone-*"))
 
 
 def test_a_missing_rclone_is_said_with_what_to_do(monkeypatch, tmp_path):

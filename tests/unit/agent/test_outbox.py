@@ -136,7 +136,7 @@ def test_ages_are_those_of_the_sending(server, monkeypatch):
 
 
 def test_progress_and_heartbeats_travel_along(server):
-    server.outbox.progress(KEY, 5, 10)
+    server.outbox.progress(KEY, lambda: (5, 10))
     server.outbox.flush()
     assert server.flying == []
     server.outbox.beat(Stats(running=1), [KEY], 12.5)

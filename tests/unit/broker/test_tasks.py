@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import msgspec
 import pytest
-from tests.lib.desk import ADMIN, ALICE, BOB, Desk, HandAgent
+from tests.lib.desk import ADMIN, ALICE, BOB, WORKER, Desk, HandAgent
 
 from scitq.errors import ConflictError, ForbiddenError, NotFoundError, ScitqError, UsageError
 from scitq.model import lifecycle
 from scitq.model.lifecycle import FINAL, TABLE, TaskEvent, TaskStatus
 from scitq.model.task import NewTask, TaskSpec, Use
+from scitq.protocol.messages import agent as am
 from scitq.protocol.messages import task as m
 from scitq.protocol.messages.agent import AttemptEvent, LogChunk
 from scitq.protocol.registry import Done
@@ -375,6 +377,40 @@ def test_cancel_ends_what_has_not_started_at_once_and_kills_what_runs(desk: Desk
         desk.send(m.TaskAct(ids=[second], action="cancel"), m.TaskActed)
     agent.report(held=[(first, 1)])
     assert agent.orders() == [("kill", first)], "an order is said again until it is carried out"
+
+
+@pytest.mark.parametrize("cause", ["exit", "killed", "oom", "limit"])
+def test_out_04_the_files_of_what_had_failed_before_can_be_uploaded_again_too(desk: Desk, cause: str) -> None:
+    agent = HandAgent(desk)
+    (task_id,) = desk.create(spec=TaskSpec(container="bare", command="x", output="s3://b/o"))
+    desk.schedule()
+    agent.start(task_id)
+    agent.tell(task_id, "exited_badly", cause=cause, reason="it failed", exit_status=0)
+    agent.tell(task_id, "upload_failed", cause=cause, reason="upload: no such bucket (before that: it failed)")
+    desk.send(m.TaskAct(ids=[task_id], action="upload"), m.TaskActed)
+    assert (desk.status(task_id), agent.orders()) == ("V", [("upload", task_id)])
+    agent.tell(task_id, "uploaded", cause=cause, reason="it failed")
+    assert (desk.status(task_id), desk.show(task_id).row.reason, desk.task(task_id).cause) == ("F", "it failed", cause)
+    with pytest.raises(ConflictError, match="without an upload that failed"):
+        desk.send(m.TaskAct(ids=[task_id], action="upload"), m.TaskActed)
+
+
+def test_out_04_kept_files_go_with_their_task_also_when_the_worker_is_away(desk: Desk) -> None:
+    agent = HandAgent(desk)
+    ids = desk.create(NewTask(), NewTask(), NewTask(), spec=TaskSpec(container="bare", command="x", output="s3://b/o"))
+    for task_id in ids:
+        desk.schedule()
+        agent.start(task_id)
+        agent.tell(task_id, "exited_well")
+        agent.tell(task_id, "upload_failed", cause="upload", reason="upload: no such bucket")
+    agent.orders()
+    desk.send(m.TaskDelete(ids=[ids[0]]), Done)
+    desk.send(m.TaskRetry(ids=[ids[1]]), m.TaskRetried)
+    gone = {("forget", ids[0]), ("forget", ids[1])}
+    assert set(agent.orders()) == gone
+    held = [am.Held(task_id=task_id, attempt=1, status="U") for task_id in ids]
+    desk.send(msgspec.structs.replace(agent.message, held=held), am.Registered, WORKER, agent.peer)
+    assert set(agent.orders()) == gone
 
 
 def test_an_upload_that_failed_can_be_tried_again_where_the_files_are(desk: Desk) -> None:

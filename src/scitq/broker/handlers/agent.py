@@ -139,6 +139,10 @@ def _reconcile(ctx: Ctx, worker_id: int, held: list[m.Held]) -> list[tuple[int, 
             outcomes.advance(ctx, task, TaskEvent.DECLINE, reason="the agent was started anew")
         else:
             outcomes.lose(ctx, task, "worker lost: the agent was started anew without it")
+    for task_id, attempt in said - wanted:
+        found = tasks.get(ctx.tx, task_id)
+        if found is None or found.successor_id is not None:  # the files of an upload that failed are needed no more either
+            ctx.push_order(worker_id, ctx.broker.order("forget", task_id, attempt))
     return sorted(said - wanted)
 
 
@@ -152,8 +156,6 @@ def report(ctx: Ctx, message: m.AgentReport) -> m.Reported:
     session.seen_s = monotonic_s()
     if message.stats is not None:
         ctx.broker.stats[worker_id] = (message.stats, session.seen_s)
-    for task_id, _, done, to_do in message.progress:
-        ctx.broker.progress[task_id] = {"bytes_done": done, "bytes_to_do": to_do}
     stale: list[tuple[int, int]] = []
     offsets: list[tuple[int, int, int]] = []
     if message.seq > session.seq:
@@ -166,11 +168,23 @@ def report(ctx: Ctx, message: m.AgentReport) -> m.Reported:
     else:
         for chunk in message.logs:
             offsets.append(_log(ctx, chunk, worker_id))
+    _note_progress(ctx, worker_id, message)
     if message.held is not None:
         stale.extend(_compare(ctx, worker_id, session, message.held))
     if message.seconds_left is not None:
         _set_end(ctx, worker_id, session.seen_s + message.seconds_left)
     return m.Reported(seq=message.seq, stale=stale, log_offsets=offsets)
+
+
+def _note_progress(ctx: Ctx, worker_id: int, message: m.AgentReport) -> None:
+    """Of transfers: what was told of an earlier status of an attempt ends with the event, which is older than what comes with it."""
+    for event in message.events:
+        ctx.broker.progress.pop(event.task_id, None)
+    live = ctx.broker.fleet.workers.get(worker_id)
+    held = live.held if live is not None else {}
+    for task_id, attempt, done, to_do in message.progress:
+        if task_id in held and held[task_id].attempt == attempt:
+            ctx.broker.progress[task_id] = {"bytes_done": done, "bytes_to_do": to_do}
 
 
 def _set_end(ctx: Ctx, worker_id: int, ends_s: float) -> None:

@@ -44,14 +44,8 @@ def retry(ctx: Ctx, message: m.TaskRetry) -> m.TaskRetried:
                 "; add --force to run it again" if task.status is TaskStatus.SUCCEEDED else "; only failed and canceled tasks are retried"
             )
             raise ConflictError(_named(task) + hint)
-        _forget_upload(ctx, task)
         made.append(outcomes.retry(ctx, task, retries=task.retries_left if message.retries is None else message.retries))
     return m.TaskRetried(ids=made)
-
-
-def _forget_upload(ctx: Ctx, task: Task) -> None:
-    if task.worker_id and task.cause == "upload":
-        ctx.push_order(task.worker_id, ctx.broker.order("forget", task.id, task.attempt))
 
 
 @handles(m.TaskAct)
@@ -128,13 +122,14 @@ def _resume(ctx: Ctx, task: Task, reason: str) -> Task:
 
 
 def _upload(ctx: Ctx, task: Task, reason: str) -> Task:
-    if task.status is not TaskStatus.FAILED or task.cause != "upload":
+    if task.status is not TaskStatus.FAILED or task.wish != tasks.KEPT:
         raise ConflictError(f"{_named(task)}, without an upload that failed")
     worker = ctx.broker.sessions.get(task.worker_id or 0)
     if worker is None:
         raise ConflictError(f"the worker {task.worker_id} that keeps the files of task {task.id} is not connected")
-    event = TaskEvent.UPLOAD_AGAIN if task.exit_status == 0 else TaskEvent.UPLOAD_AGAIN_BAD
-    changed = outcomes.advance(ctx, task, event, reason=f"uploaded again {reason}", cause="" if task.exit_status == 0 else "exit")
+    is_all_that_failed = task.cause == "upload"
+    event = TaskEvent.UPLOAD_AGAIN if is_all_that_failed else TaskEvent.UPLOAD_AGAIN_BAD
+    changed = outcomes.advance(ctx, task, event, reason=f"uploaded again {reason}", cause="" if is_all_that_failed else task.cause)
     return _wish(ctx, changed, "upload", reason)
 
 
@@ -176,6 +171,7 @@ def delete(ctx: Ctx, message: m.TaskDelete) -> Done:
             raise ConflictError(f"{_named(task)}; only ended tasks are deleted")
         if any(True for waiter, _ in dependencies.waiting_on(ctx.tx, task_id) if (tasks.get(ctx.tx, waiter) or task).status not in FINAL):
             raise ConflictError(f"other tasks wait for task {task_id}")
+        outcomes.forget_upload(ctx, task)
         attempts = [attempt for attempt, _ in logs.attempts(ctx.tx, task_id)]
         tasks.delete(ctx.tx, task_id)
         ctx.after(lambda task_id=task_id, attempts=attempts: ctx.broker.logs.delete(task_id, attempts))  # type: ignore[misc] # the loop's values

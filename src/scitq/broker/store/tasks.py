@@ -15,6 +15,8 @@ from scitq.util.clock import UnixMs
 
 _spec_encoder = msgspec.msgpack.Encoder()
 _spec_decoder = msgspec.msgpack.Decoder(TaskSpec)
+KEPT = "kept"
+"""The wish of a failed task whose upload failed, whatever else had failed before: its worker keeps the files."""
 
 
 class Task(NamedTuple):
@@ -170,7 +172,7 @@ def advance(
         if status is TaskStatus.SUSPENDED:
             resumes_to = before.value
         if event in {TaskEvent.FREEZE, TaskEvent.RESUME_RUNNING} or status in FINAL:
-            wish = ""
+            wish = KEPT if event is TaskEvent.UPLOAD_FAILED else ""
     if task.status in {TaskStatus.UPLOADING, TaskStatus.UPLOADING_FAILED}:
         cause = cause or task.cause
     tx.execute(
@@ -206,7 +208,7 @@ def journal(tx: apsw.Connection, task_id: int, attempt: int, worker_id: int | No
 
 
 def set_wish(tx: apsw.Connection, task_id: int, wish: str) -> None:
-    """What a person wants of a task that a worker has: kill, stop, freeze or thaw; said again until it is done."""
+    """What a person wants of a task that a worker has: kill, stop, freeze, thaw or upload; said again until it is done."""
     tx.execute("UPDATE task SET wish = ? WHERE id = ?", (wish, task_id))
 
 
