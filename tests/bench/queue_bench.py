@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
 import tempfile
@@ -21,11 +20,12 @@ from scitq.broker.store.tasks import spec_body
 from scitq.client.api import Api
 from scitq.client.locate import Address
 from scitq.model.task import NewTask, TaskSpec
-from scitq.protocol.messages.task import TaskCreate, TaskList, TaskRows, TasksCreated
+from scitq.protocol.messages.task import TaskCreate, TaskList, TaskRows, TasksCreated, TasksDetails, TaskShow
 from tests.bench.site import Site
 from tests.bench.tables import high, middle, ms, show
 
 _BATCH = 5000
+_LISTING_S = 20.0
 
 
 def _api(site: Site) -> Api:
@@ -142,8 +142,45 @@ def _fill(path: Path, count: int) -> None:
     db.close()
 
 
+class _Stream:
+    """A client that creates a task again and again, in a thread of its own."""
+
+    def __init__(self, site: Site) -> None:
+        self._api = _api(site)
+        self._ending = threading.Event()
+        self.made: list[int] = []
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        message = TaskCreate(specs=[TaskSpec(container="bare", command="true")], tasks=[NewTask()])
+        while not self._ending.is_set():
+            self.made.extend(self._api.call(message, TasksCreated).ids)
+            time.sleep(0.02)
+        self._api.close()
+
+    def end(self) -> None:
+        self._ending.set()
+        self._thread.join()
+
+
+def _waits(site: Site, ids: Sequence[int], told: str) -> list[list[str]]:
+    """From creation to assignment and to running, by the journal."""
+    site.scitq("task", "wait", "--id", f"{ids[0]}-{ids[-1]}", "--quiet")
+    api, pending, running = _api(site), [], []
+    for first in range(0, len(ids), 500):
+        for task in api.call(TaskShow(ids=list(ids[first : first + 500])), TasksDetails).tasks:
+            pending.append(task.state_ms.get("P", 0) / 1000)
+            running.append(((task.row.started_ms or 0) - task.row.created_ms) / 1000)
+    api.close()
+    return [
+        [f"created to {what}, {told} ({len(ids)} tasks)", ms(middle(samples)), ms(high(samples))]
+        for what, samples in (("assigned", pending), ("running", running))
+    ]
+
+
 def listing(argv: Sequence[str], scale: float) -> None:
-    """Lists among a million tasks, while other tasks are dispatched."""
+    """Lists among a million tasks, while other tasks are dispatched; beside the same without lists."""
     count = max(10_000, int(1_000_000 * scale))
     with Site(argv) as site:
         site.stop("serve")
@@ -151,39 +188,24 @@ def listing(argv: Sequence[str], scale: float) -> None:
         site.start_again()
         site.agent(2)
         api = _api(site)
-        ending = threading.Event()
-        made: list[int] = []
-
-        def dispatch() -> None:
-            mine = _api(site)
-            while not ending.is_set():
-                made.extend(mine.call(TaskCreate(specs=[TaskSpec(container="bare", command="true")], tasks=[NewTask()]), TasksCreated).ids)
-                time.sleep(0.02)
-            mine.close()
-
-        thread = threading.Thread(target=dispatch)
-        thread.start()
-        rows = []
         queries: dict[str, Any] = {
             "newest 20": TaskList(), "by status F": TaskList(status="F"), "by step": TaskList(step_id=7), "by label": TaskList(labels={"lot": "100"}),
             "by status S, page 100": TaskList(status="S", offset=2000), "rare `--command`": TaskList(command=f"echo {count - 5}"),
         }  # fmt: skip
-        for name, query in queries.items():
-            samples = []
-            for _ in range(21):
+        alone = _Stream(site)
+        time.sleep(_LISTING_S)
+        alone.end()
+        stream = _Stream(site)
+        samples: dict[str, list[float]] = {name: [] for name in queries}
+        end = time.monotonic() + _LISTING_S
+        while time.monotonic() < end:
+            for name, query in queries.items():
                 begin = time.monotonic()
                 found = api.call(query, TaskRows).rows
-                samples.append(time.monotonic() - begin)
+                samples[name].append(time.monotonic() - begin)
                 assert found, name
-            rows.append([name, ms(middle(samples)), ms(high(samples))])
-        ending.set()
-        thread.join()
+        stream.end()
         api.close()
-        site.scitq("task", "wait", "--id", f"{made[0]}-{made[-1]}", "--quiet")
-        waits = []
-        for first in range(0, len(made), 500):
-            chosen = ",".join(map(str, made[first : first + 500]))
-            for task in json.loads(site.scitq("task", "list", "--id", chosen, "--limit", "0", "--json")):
-                waits.append((task["started_ms"] - task["created_ms"]) / 1000)
-        rows.append([f"created to running meanwhile ({len(waits)} tasks)", ms(middle(waits)), ms(high(waits))])
+        rows = [[f"{name} ({len(taken)} times)", ms(middle(taken)), ms(high(taken))] for name, taken in samples.items()]
+        rows += _waits(site, alone.made, "no lists") + _waits(site, stream.made, "lists without pause")
     show(f"Lists with {count:,} tasks in the database, request to answer", ["", "median", "99%"], rows)
