@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 from collections import deque
 
 import msgspec
@@ -11,7 +12,7 @@ from scitq.broker.providers.base import FlavorUnusableError
 from scitq.broker.providers.fake import FakeCloud
 from scitq.broker.recruit import plan
 from scitq.broker.recruit_backoff import after_failure
-from scitq.broker.recruit_state import Deploy, FleetState, Quota, RecruiterView, StepView, WorkerView
+from scitq.broker.recruit_state import Ask, Deploy, FleetState, Quota, RecruiterView, StepView, WorkerView
 from scitq.errors import ConflictError, ProviderError
 from scitq.model.flavor_filter import passes
 
@@ -28,6 +29,10 @@ class SimulatedStep(msgspec.Struct, frozen=True, kw_only=True):
     spread: float = 0.0
     """Durations vary by this part of `seconds`, either way."""
     follows: int | None = None
+
+
+def _longest_s(step: SimulatedStep) -> float:
+    return step.seconds * (1 + step.spread)
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +68,8 @@ class _Worker(msgspec.Struct, kw_only=True):
     running: set[tuple[int, int]] = msgspec.field(default_factory=set)
 
 
+_MOST_RUNS = 100
+"""A workload whose tasks are begun so often on average, because their machines are reclaimed, does not end."""
 MOST_WORK = 10_000_000
 """Looks at a worker, one for each of them in each round: some minutes of a core."""
 
@@ -107,6 +114,10 @@ class Simulation:
             self.now_s, _, kind, worker_id, task = heapq.heappop(self.events)
             if self.now_s > _MOST_S:
                 raise ConflictError(f"the workload does not end: {self.done} of {total} tasks after a simulated year")
+            if self.runs > _MOST_RUNS * total:
+                raise ConflictError(
+                    f"the workload does not end: {self.done} of {total} tasks after {self.runs} runs; machines are reclaimed too soon for it"
+                )
             match kind:
                 case "tick":
                     self.work += 1 + len(self.workers)
@@ -114,8 +125,7 @@ class Simulation:
                         raise ConflictError(
                             f"the simulation takes too long: {self.done} of {total} tasks after {self.now_s / 3600:.0f} simulated hours"
                         )
-                    self._tick()
-                    self._at(self.now_s + TICK_S, "tick")
+                    self._at(self._tick(), "tick")
                 case "ready":
                     self._ready(worker_id)
                 case "evict":
@@ -139,7 +149,10 @@ class Simulation:
                 (flavor.cost or 0.0) / recruiter.concurrency_on(flavor)
                 for recruiter in self.recruiters.values()
                 for flavor in self.cloud.flavors.values()
-                if recruiter.step_id == step.id and recruiter.concurrency_on(flavor) and passes(recruiter.conditions, flavor)
+                if recruiter.step_id == step.id
+                and recruiter.concurrency_on(flavor)
+                and passes(recruiter.conditions, flavor)
+                and Ask(time_s=_longest_s(step)).fits(flavor)
             ]
             cost += min(prices, default=0.0) * sum(self._duration_s(step, index) for index in range(step.tasks)) / 3600
         return cost
@@ -158,17 +171,20 @@ class Simulation:
             held[worker.step_id] += sum(1 for step_id, _ in worker.running if step_id == worker.step_id)
         steps = {
             step_id: StepView(
-                id=step_id, workflow_id=1, pending=len(self.pending[step_id]), held=held[step_id], blocked=self.blocked[step_id]
+                id=step_id, workflow_id=1, pending=len(self.pending[step_id]), held=held[step_id], blocked=self.blocked[step_id],
+                asks=(Ask(time_s=_longest_s(step), count=len(self.pending[step_id])),) if self.pending[step_id] else (),
             )
-            for step_id in self.steps
-        }
+            for step_id, step in self.steps.items()
+        }  # fmt: skip
         return FleetState(
             recruiters=list(self.recruiters.values()), steps=steps, workers=workers, flavors=list(self.cloud.flavors.values()),
             quotas=self.quotas, set_aside=self.aside, workflow_most={} if self.most_workers is None else {1: self.most_workers},
         )  # fmt: skip
 
-    def _tick(self) -> None:
+    def _tick(self) -> float:
+        """Plan and act; when to do so next: while nothing happens the plan stays the same."""
         now_ms = round(self.now_s * 1000)
+        former = dict(self.recruiters)
         chosen = plan(self._state(), now_ms)
         for recruiter_id, recruiter in self.recruiters.items():
             since = (recruiter.unmet_since_ms if recruiter.unmet_since_ms is not None else now_ms) if recruiter_id in chosen.unmet else None
@@ -185,9 +201,16 @@ class Simulation:
             )
         for release in chosen.releases:
             self._remove(self.workers[release.worker_id])
-        for worker in list(self.workers.values()):
-            if worker.status == "ready" and not worker.running and self.now_s - worker.idle_since_s >= self.idle_timeout_s:
+        idle = [worker for worker in self.workers.values() if worker.status == "ready" and not worker.running]
+        for worker in idle:
+            if self.now_s - worker.idle_since_s >= self.idle_timeout_s:
                 self._remove(worker)
+        if chosen.takes or chosen.deploys or chosen.releases or former != self.recruiters:
+            return self.now_s + TICK_S
+        moments = [worker.idle_since_s + self.idle_timeout_s for worker in idle]
+        moments += [self.events[0][0]] if self.events else []
+        moments += [chosen.wake_ms / 1000] if chosen.wake_ms else []
+        return self.now_s + TICK_S * max(1, math.ceil((min(moments, default=self.now_s) - self.now_s) / TICK_S))
 
     def _deploy(self, deploy: Deploy, now_ms: int) -> None:
         self.made += 1

@@ -65,7 +65,7 @@ def fleet_state(ctx: Ctx, stored: list[Recruiter]) -> FleetState:
         steps={step_id: _with_asks(ctx, step) for step_id, step in recruiters.steps(ctx.tx).items()},
         workers=[_worker_view(ctx, worker, known.get(worker.id)) for worker in workers.listed(ctx.tx)],
         flavors=[entry.flavor for entry in catalogue if not entry.is_disabled and entry.flavor.provider in ctx.broker.providers],
-        quotas=_quotas(ctx, catalogue),
+        quotas=quotas(ctx, catalogue),
         set_aside={entry.flavor.key: entry.aside_until_ms for entry in catalogue if entry.aside_until_ms > ctx.now_ms},
         workflow_most=recruiters.workflow_limits(ctx.tx),
         last_idle_ms=round(parse_duration_s(ctx.broker.config.worker.release_after) * 1000),
@@ -80,7 +80,7 @@ def _with_asks(ctx: Ctx, step: StepView) -> StepView:
     return msgspec.structs.replace(step, asks=asks)
 
 
-def _quotas(ctx: Ctx, catalogue: list[Listed]) -> list[Quota]:
+def quotas(ctx: Ctx, catalogue: list[Listed]) -> list[Quota]:
     """All limits; on this machine, which costs nothing and would win every time, no more workers than CPUs unless somebody said otherwise."""
     found = fleet.quotas(ctx)
     limited = {quota.provider for quota in found if quota.kind == "workers"}

@@ -132,6 +132,12 @@ def test_dep_04_05_07_and_10_an_id_for_each_worker_and_the_defaults(site: Site) 
 def test_dep_dry_run_shows_and_makes_nothing(site: Site) -> None:
     before = cloud(site)
     assert "small" in site.ok("worker deploy --provider fake.main --flavor small --dry-run").out
+    here = site.ok("worker deploy --provider local.local --flavor local --count 3 --dry-run").out
+    assert " agent --server " in here
+    assert "--flavor local" in here
+    assert next(site.data.glob("worker.token")).read_text() not in here
+    assert not list((site.data / "providers" / "local.local").glob("scitq-*"))
+    site.fails("worker deploy --provider local.local --flavor small --dry-run", 5)
     assert cloud(site) == before
     assert site.workers() == []
 
@@ -287,4 +293,7 @@ def test_simulate_prints_time_cost_and_the_cheapest(site: Site) -> None:
     assert found["cheapest_cost"] <= found["cost"] <= 1.5 * found["cheapest_cost"]
     assert site.ok(words).json == found
     site.fails("recruiter simulate --step 5x1m --filter cpu>1000", 6)
+    limited = site.ok("recruiter simulate --step 10x5m --filter provider~fake.tight --json").json
+    assert limited["most_at_once"] == 2, "the provider's limit"
+    assert "reclaimed too soon" in site.fails("recruiter simulate --step 5x1h --filter provider~fake.main --evictions-per-hour 50", 6).err
     site.fails("recruiter simulate --step five", 2)

@@ -1,5 +1,6 @@
 """The trial of issue 5 in simulated time, and the simulator's own edges."""
 
+import msgspec
 import pytest
 from tests.lib.trial import flavor, trial
 
@@ -37,9 +38,44 @@ def test_a_workload_that_no_flavor_fits_is_refused():
 def test_a_simulation_that_takes_too_long_is_given_up(monkeypatch):
     monkeypatch.setattr(recruit_simulation, "MOST_WORK", 1000)
     cloud = FakeCloud(flavors={"small": flavor("small", 2, 0.1)})
-    long = SimulatedStep(id=1, tasks=1, seconds=20 * 86_400)
-    with pytest.raises(ConflictError, match="takes too long: 0 of 1 tasks"):
-        Simulation(cloud, [long], [RecruiterView(id=1, step_id=1, conditions=parse(""))]).run()
+    many = SimulatedStep(id=1, tasks=2000, seconds=60, spread=1)
+    with pytest.raises(ConflictError, match="takes too long: "):
+        Simulation(cloud, [many], [RecruiterView(id=1, step_id=1, conditions=parse(""))]).run()
+
+
+def test_a_long_wait_costs_no_work():
+    cloud = FakeCloud(flavors={"small": flavor("small", 2, 0.1)}, delay_s=90)
+    long = SimulatedStep(id=1, tasks=3, seconds=30 * 86_400)
+    run = Simulation(cloud, [long], [RecruiterView(id=1, step_id=1, conditions=parse(""))])
+    assert run.run().seconds == pytest.approx(30 * 86_400, abs=400)
+    assert run.work < 100
+
+
+@pytest.mark.parametrize(("seconds", "evictions"), [(60, 1000), (36_000, 1)])
+def test_a_workload_whose_machines_are_always_reclaimed_too_soon_is_given_up(seconds, evictions):
+    cloud = FakeCloud(flavors={"spot": flavor("spot", 2, 0.1)}, delay_s=90, evict_per_hour=evictions)
+    with pytest.raises(ConflictError, match=r"does not end: \d+ of 10 tasks after 10\d\d runs"):
+        Simulation(cloud, [SimulatedStep(id=1, tasks=10, seconds=seconds)], [RecruiterView(id=1, step_id=1, conditions=parse(""))]).run()
+
+
+def test_tasks_that_outlast_every_allocation_are_refused_and_others_take_the_flavors_that_last():
+    short = msgspec.structs.replace(flavor("short", 2, 0.1), longest_s=3600.0)
+    recruiter = RecruiterView(id=1, step_id=1, conditions=parse(""))
+    step = SimulatedStep(id=1, tasks=2, seconds=7200)
+    with pytest.raises(ConflictError, match="no flavor that passes the filter can run its pending tasks, which ask for 7200 seconds"):
+        Simulation(FakeCloud(flavors={"short": short}), [step], [recruiter]).run()
+    cloud = FakeCloud(flavors={"short": short, "long": flavor("long", 2, 0.2)})
+    result = Simulation(cloud, [step], [recruiter]).run()
+    assert {machine.flavor for machine in cloud.machines.values()} == {"long"}
+    assert result.cheapest_cost == pytest.approx(2 * 2 * 0.2)
+
+
+@pytest.mark.parametrize("rate", [0.5, 0.95])
+def test_failing_deployments_delay_and_cost_nothing(rate):
+    cloud = FakeCloud(flavors={"a": flavor("a", 2, 0.1)}, fail_rate=rate)
+    result = Simulation(cloud, [SimulatedStep(id=1, tasks=4, seconds=60)], [RecruiterView(id=1, step_id=1, conditions=parse(""))]).run()
+    assert (result.succeeded, result.machines_left) == (4, 0)
+    assert result.failed_deployments > 0
 
 
 def test_an_unusable_flavor_gives_way_to_the_next_cheapest():

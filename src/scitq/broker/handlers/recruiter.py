@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from scitq.broker import recruiting
 from scitq.broker.checks import MOST_SLOTS
 from scitq.broker.context import Ctx, Later, Reading
 from scitq.broker.dispatch import handles, reads
@@ -179,7 +180,8 @@ def simulate(ctx: Ctx, message: m.RecruiterSimulate) -> Later[Trial]:
     ):  # fmt: skip
         if not 0 <= number <= most:
             raise UsageError(f"the {what} lies between 0 and {most:g}")
-    catalogue = [entry.flavor for entry in flavors.listed(ctx.tx) if not entry.is_disabled and entry.flavor.cost is not None]
+    listed = flavors.listed(ctx.tx)
+    catalogue = [entry.flavor for entry in listed if not entry.is_disabled and entry.flavor.cost is not None]
     if not catalogue:
         raise ConflictError("the catalogue has no flavor with a price to simulate with")
     work = [
@@ -203,7 +205,7 @@ def simulate(ctx: Ctx, message: m.RecruiterSimulate) -> Later[Trial]:
         seed=message.seed,
     )
     views = [msgspec.structs.replace(view, id=step.id, step_id=step.id) for step in work]
-    run = Simulation(cloud, work, views, most_workers=message.max_workers).run
+    run = Simulation(cloud, work, views, quotas=recruiting.quotas(ctx, listed), most_workers=message.max_workers).run
 
     def tell(_: Ctx, trial: Trial) -> m.RecruiterSimulated:
         return m.RecruiterSimulated(
