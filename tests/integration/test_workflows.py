@@ -238,3 +238,32 @@ def test_cre_02_a_worker_takes_only_tasks_of_its_step_and_no_step_is_a_group_of_
     assert site.status_of(loose) == "P"
     site.ok(f"worker update --worker-id {worker} --step 0")
     site.wait_status(loose, "S")
+
+
+def test_lst_05_and_06_tasks_are_listed_by_worker_by_step_and_by_workflow(site: Site, worker: int) -> None:
+    number = site.ok("workflow create --name lists").id
+    site.ok("workflow finalize --name lists")
+    first, second = (site.ok(f"step create --workflow-name lists --name {name}").id for name in ("a", "b"))
+    site.ok(f"worker update --worker-id {worker} --step {first}")
+    done = site.create("echo done", f"--step {first}")
+    site.wait_status(done, "S")
+    gate = site.folder / "gate-lists"
+    running = site.create(f"sh -c 'until test -e {gate}; do sleep 0.1; done'", f"--step {first}")
+    site.wait_status(running, "R")
+    pending = site.create("echo pending", f"--step {first}")
+    other = site.create("echo other", f"--step {second}")
+
+    def listed(more: str) -> list[int]:
+        return site.ok(f"task list --quiet --limit 0 {more}").ids
+
+    assert listed(f"--worker-id {worker} --workflow-id {number}") == [running, done]
+    assert listed(f"--worker-id {worker} --status R") == [running]
+    assert listed(f"--step-id {first}") == [pending, running, done]
+    assert listed(f"--step {second}") == [other]
+    assert listed(f"--workflow-id {number}") == [other, pending, running, done]
+    assert listed(f"--workflow-id {number} --status P --step {first}") == [pending]
+    assert listed("--worker-id 99999") == []
+    gate.touch()
+    site.wait_status(pending, "S")
+    assert listed(f"--worker-id {worker} --step {first}") == [pending, running, done]
+    site.ok(f"worker update --worker-id {worker} --step 0")
