@@ -171,6 +171,7 @@ SECTIONS: dict[str, Callable[[Sequence[str], float], None]] = {
     "rows": queue_bench.creating,
     "lists": queue_bench.listing,
     "sharing": data_bench.sharing,
+    "inputs": data_bench.inputs,
     "storage": storage_bench.section,
     "agents": agents_bench.agents,
 }

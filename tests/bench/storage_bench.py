@@ -172,11 +172,7 @@ class Bench:
                 if is_compared and subprocess.run(["diff", "-rq", source, target], stdin=subprocess.DEVNULL, check=False).returncode:
                     sys.exit(f"{name}: what came down is not what went up")
                 shutil.rmtree(target) if target.is_dir() else target.unlink()
-        storages = Storages({"s3": self.service.rclone()})
-        s3 = storages.get("s3")
-        s3.delete([entry.key for entry in s3.entries(f"{bucket}/")])
-        storages.close()
-        client.delete_bucket(Bucket=bucket)
+        self.service.drop_bucket(bucket)
 
     def _measure(self, action: str, name: str, local: Path, key: str, title: str) -> float:
         os.sync()

@@ -47,6 +47,14 @@ class S3Service:
         self.client().create_bucket(Bucket=name)
         return name
 
+    def drop_bucket(self, name: str) -> None:
+        """Delete a bucket with all that is in it, and its volumes with it."""
+        client = self.client()
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
+            if found := page.get("Contents"):
+                client.delete_objects(Bucket=name, Delete={"Objects": [{"Key": one["Key"]} for one in found], "Quiet": True})
+        client.delete_bucket(Bucket=name)
+
     def rclone(self) -> dict[str, str]:
         """This server as an entry of scitq.yaml's `rclone` section."""
         return {
