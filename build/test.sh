@@ -90,6 +90,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     fi
     if wants binary; then
         command -v rpm >/dev/null || missing+=(rpm)
+        [ -x /lib/systemd/systemd ] || missing+=(systemd)
         command -v gcc >/dev/null || missing+=(gcc libc6-dev)
     fi
     if [ ${#missing[@]} -gt 0 ]; then
