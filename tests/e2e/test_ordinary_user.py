@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
+import tarfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,6 +16,22 @@ from tests.lib.services import DockerService
 from tests.lib.site import Site, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("ordinary-user")]
+
+
+@contextmanager
+def image_without_tools(docker: DockerService) -> Iterator[str]:
+    """An image that holds a shell and nothing else: its built-ins are all that a command can use."""
+    tag = f"scitq-scratch-{uuid.uuid4().hex[:8]}"
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        tar.add("/bin/busybox", "sh")
+    docker.command("import", "-", tag, data=buffer.getvalue())
+    try:
+        yield tag
+    finally:
+        docker.command("rmi", "-f", tag)
+
+
 CLOSED = "mkdir /output/closed; echo secret > /output/closed/file; chmod 600 /output/closed/file; chmod 555 /output/closed; id -u"
 
 
@@ -50,4 +71,10 @@ def test_out_07_closed_files_of_a_containers_root_are_uploaded_and_removed(
         assert site.output(task) == "0\n"
         assert [file.read_text() for file in store.rglob("file")] == ["secret\n"]
         wait_until(lambda: not list((work / "tasks").iterdir()), "the removal of the task's folder")
+        with image_without_tools(docker_service) as bare:
+            task = site.create(CLOSED.replace("secret", "bare"), ["--shell", "/sh", "--output", "store://b/s/"], container=bare)
+            site.wait_status(task, "SF")
+            assert site.show(task)["row"]["status"] == "S", (site.show(task), site.output(task))
+            assert [file.read_text() for file in (store / "b/s").rglob("file")] == ["bare\n"]
+            wait_until(lambda: not list((work / "tasks").iterdir()), "the removal of the other task's folder")
         site.close()

@@ -267,6 +267,13 @@ def test_the_cache_can_be_seen_and_cleared_and_a_uri_checked_from_the_worker(sit
     assert [(row["worker_id"], row["is_reachable"], row["files"]) for row in rows] == [(None, True, 1), (worker, True, 1)]
     ran = site.fails(f"file check st://b/nothing --worker-id {worker}", 1)
     assert "nothing" in ran.out
+    with WebServer.running() as web:
+        web.files["/x"] = b"12"
+        rows = site.ok(f"file check http://{web.address}/x --worker-id {worker} --json").json
+        assert [(row["worker_id"], row["is_reachable"], row["bytes"]) for row in rows] == [(worker, True, 2)]
+        assert "--worker-id" in site.fails(f"file check http://{web.address}/x", 2).err
+    ran = site.fails(f"file check file:///etc/hostname --worker-id {worker}", 1)
+    assert "not under a folder that scitq.yaml allows" in ran.out
 
 
 def test_progress_is_shown_by_task_show_and_top(site):

@@ -10,7 +10,7 @@ import msgspec
 from scitq.commands import arguments
 from scitq.commands.context import Context
 from scitq.commands.render import Column
-from scitq.errors import EXIT_FAILED, EXIT_OK, ScitqError
+from scitq.errors import EXIT_FAILED, EXIT_OK, ScitqError, UsageError
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,14 +31,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(context: Context) -> int:
-    """One line for the server and one for each worker asked; exit 1 when one of them can't reach it."""
+    """One line for the server and one for each worker asked; exit 1 when one of them can't reach it.
+
+    Addresses that only workers open are asked of the workers alone.
+    """
+    from scitq.model.uri import BUILT_IN
     from scitq.protocol.messages.file import FileCheck, FileChecked
     from scitq.protocol.messages.worker import WorkerAnswer, WorkerAsk
 
     options = context.options
-    checked = context.api().call(FileCheck(uri=options.uri), FileChecked)
-    rows = [_row("server", None, {name: getattr(checked, name) for name in checked.__struct_fields__})]
-    for worker_id in arguments.worker_ids(options):
+    worker_ids = arguments.worker_ids(options)
+    rows = []
+    try:
+        checked = context.api().call(FileCheck(uri=options.uri), FileChecked)
+        rows.append(_row("server", None, {name: getattr(checked, name) for name in checked.__struct_fields__}))
+    except UsageError as error:
+        if options.uri.partition("://")[0] not in BUILT_IN:
+            raise
+        if not worker_ids:
+            raise UsageError(f"{error.message}; only workers open such addresses: ask one with --worker-id") from None
+    for worker_id in worker_ids:
         try:
             answer = context.api().call(
                 WorkerAsk(id=worker_id, order="check", value=options.uri, at_most_s=40.0), WorkerAnswer, waits_s=40.0

@@ -9,6 +9,8 @@ from typing import Final, Self
 from scitq.errors import UsageError
 
 WEB_SCHEMES: Final = frozenset({"http", "https"})
+BUILT_IN: Final = ("file", "ftp", "http", "https")
+"""Schemes that need no entry in scitq.yaml; only workers open them, never the server for a user."""
 MAX_NAME_BYTES: Final = 255
 SCHEME: Final = re.compile(r"[\w.+@-](?:[\w.+@ -]*[\w.+@-])?")
 """The name of a storage."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from scitq.errors import UsageError
-from scitq.model.uri import WEB_SCHEMES, Uri
+from scitq.model.uri import BUILT_IN, WEB_SCHEMES, Uri
 from scitq.storage.base import Storage
 from scitq.storage.local import LocalStorage
 from scitq.storage.rclone import FtpStorage, RcloneStorage
@@ -16,7 +16,6 @@ from scitq.storage.s3 import S3Storage
 from scitq.storage.s3_config import KNOWN_OPTIONS, S3Config
 from scitq.storage.web import WebStorage
 
-BUILT_IN = ("file", "ftp", "http", "https")
 Settings = Mapping[str, str]
 
 

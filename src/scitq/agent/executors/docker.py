@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import struct
 import threading
@@ -157,25 +158,36 @@ class DockerExecutor:
         return found
 
     def fix_permissions(self, folder: Path, image: str) -> None:
-        """Open what another user's processes left, by a container of the same image; root needs no help."""
+        """Open what another user's processes left, by a container of the same image; root needs no help.
+
+        An image that has no tools of its own (`FROM scratch`) sees those of this machine instead.
+        """
         if os.geteuid() == 0:
             return
         owner = "0:0" if self._is_rootless else f"{os.getuid()}:{os.getgid()}"  # an engine of this user's own calls this user root
+        machine = {name: {"bind": name, "mode": "ro"} for name in ("/bin", "/lib", "/lib64", "/usr") if Path(name).exists()}
         for words in (["chown", "-R", owner, "/fix"], ["chmod", "-R", "u+rwX", "/fix"]):
-            host = self._api.create_host_config(binds={str(folder): {"bind": "/fix", "mode": "rw"}}, network_mode="none")
-            container = ""
-            try:
-                container = self._api.create_container(
-                    image, command=words[1:], entrypoint=words[:1], user="0:0", host_config=host, labels={AGENT: self._uid}
-                )["Id"]
-                self._api.start(container)
-                self._api.wait(container, timeout=3600)
-            except _ENGINE_ERRORS as error:
-                logger.warning("%s in a container of %s failed: %s", words[0], image, _words(error))
-            finally:
-                if container:
-                    with suppress(*_ENGINE_ERRORS):
-                        self._api.remove_container(container, force=True)
+            if not self._helps(folder, image, words, {}):
+                self._helps(folder, image, [shutil.which(words[0]) or words[0], *words[1:]], machine)
+
+    def _helps(self, folder: Path, image: str, words: list[str], more: dict[str, dict[str, str]]) -> bool:
+        """Run a tool on `folder`; whether it did its work."""
+        binds = {str(folder): {"bind": "/fix", "mode": "rw"}, **more}
+        container = ""
+        try:
+            host = self._api.create_host_config(binds=binds, network_mode="none")
+            container = self._api.create_container(
+                image, command=words[1:], entrypoint=words[:1], user="0:0", host_config=host, labels={AGENT: self._uid}
+            )["Id"]
+            self._api.start(container)
+            return bool(self._api.wait(container, timeout=3600).get("StatusCode") == 0)
+        except _ENGINE_ERRORS as error:
+            logger.warning("%s in a container of %s failed: %s", words[0], image, _words(error))
+            return False
+        finally:
+            if container:
+                with suppress(*_ENGINE_ERRORS):
+                    self._api.remove_container(container, force=True)
 
     def host_config(self, job: Job) -> dict[str, Any]:
         """Mounts and limits."""

@@ -19,9 +19,9 @@ from scitq.errors import ConflictError, ForbiddenError, NotFoundError, ScitqErro
 from scitq.model.lifecycle import TaskStatus
 from scitq.model.needs import Needs
 from scitq.model.task import NewTask, digest
+from scitq.model.uri import BUILT_IN
 from scitq.protocol.messages.task import TaskCreate, TasksCreated
 
-BUILT_IN_SCHEMES = ("http", "https", "ftp", "file")
 MOST_AT_ONCE = 20_000
 _Run = tuple[Standing, list[NewTask], list[int]]
 """Tasks in a row that start alike, and their positions in the request."""
@@ -54,7 +54,7 @@ def create(ctx: Ctx, message: TaskCreate) -> TasksCreated:
 def _check(ctx: Ctx, message: TaskCreate) -> Sheet:
     position = 0
     try:
-        sheet = Sheet(message.specs, frozenset((*ctx.broker.config.rclone, *BUILT_IN_SCHEMES)))
+        sheet = Sheet(message.specs, frozenset((*ctx.broker.config.rclone, *BUILT_IN)))
     except UsageError as error:
         error.position = next((position for position, task in enumerate(message.tasks) if task.spec == error.position), None)
         raise

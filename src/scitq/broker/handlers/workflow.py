@@ -13,13 +13,14 @@ from scitq.broker.context import Ctx, Park, Reading
 from scitq.broker.dispatch import handles, reads
 from scitq.broker.groups import MOST_AT_ONCE, act_on, find, find_step, found, must_be_over, remove
 from scitq.broker.handlers import task_act
-from scitq.broker.handlers.task_create import BUILT_IN_SCHEMES, must_own_task, waited_for
+from scitq.broker.handlers.task_create import must_own_task, waited_for
 from scitq.broker.handlers.worker import apply_settings
 from scitq.broker.outcomes import advance
 from scitq.broker.store import creation, dependencies, recruiters, steps, tasks, workers, workflows
 from scitq.broker.store.steps import Step, Workflow
 from scitq.errors import ConflictError, UsageError
 from scitq.model.lifecycle import FINAL, TaskEvent, TaskStatus
+from scitq.model.uri import BUILT_IN
 from scitq.protocol.messages import workflow as m
 from scitq.protocol.messages.task import TaskRetry
 
@@ -174,7 +175,7 @@ def _again(ctx: Ctx, again: m.Again) -> int:
     if task.is_on_worker:
         raise ConflictError(f"task {task.id} is with a worker ({task.status.value})")
     checks.check_retries(again.retries)
-    checks.check_spec(again.spec, frozenset((*ctx.broker.config.rclone, *BUILT_IN_SCHEMES)))
+    checks.check_spec(again.spec, frozenset((*ctx.broker.config.rclone, *BUILT_IN)))
     if task.status not in FINAL:
         task = outcomes.cancel(ctx, task, "made anew with other content")
     new_id = outcomes.retry(ctx, task, retries=again.retries)
