@@ -25,10 +25,8 @@ class Worker:
         self._token = podman.folder / "token"
         self._token.write_text(site.ok("user token create --worker --name podman").out)
         self._token.chmod(0o600)
-        (podman.folder / "tmp").mkdir(mode=0o700)
         if podman.user:
             give(self._token, podman.user)
-            give(podman.folder / "tmp", podman.user)
         self.start()
 
     def start(self) -> None:
@@ -37,7 +35,7 @@ class Worker:
         self.site.argv = self.podman.words(*self._argv)
         try:
             with (self.site.folder / "agent.log").open("ab") as log:
-                environment = self.podman.environment | {"CONTAINER_HOST": None, "TMPDIR": str(self.podman.folder / "tmp")}
+                environment = self.podman.environment | {"CONTAINER_HOST": None}
                 agent = self.site.start(words, stdout=log, stderr=log, env=environment, cwd=self.podman.folder, start_new_session=True)
         finally:
             self.site.argv = self._argv

@@ -36,7 +36,7 @@ class Podman:
     def __init__(self, folder: Path, user: str | None = None) -> None:
         self.folder, self.user = folder, user
         is_root = os.geteuid() == 0 and user is None
-        for name in ("storage", "runtime", "home"):
+        for name in ("storage", "runtime", "home", "tmp"):
             (folder / name).mkdir(parents=True, mode=0o700)
         (folder / "containers.conf").write_text(_CONTAINERS)
         (folder / "storage.conf").write_text(_STORAGE.format(folder=folder / "storage", driver="overlay" if is_root else "vfs"))
@@ -44,6 +44,7 @@ class Podman:
             "CONTAINERS_CONF": str(folder / "containers.conf"),
             "CONTAINERS_STORAGE_CONF": str(folder / "storage.conf"),
             "XDG_RUNTIME_DIR": str(folder / "runtime"),
+            "TMPDIR": str(folder / "tmp"),
         }
         if user is not None:
             self.environment["HOME"] = str(folder / "home")
