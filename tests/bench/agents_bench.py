@@ -18,8 +18,6 @@ import psutil
 import yaml
 import zmq
 
-from scitq.client.api import Api
-from scitq.client.locate import Address
 from scitq.model.task import NewTask, TaskSpec
 from scitq.protocol import envelope
 from scitq.protocol.messages.agent import AgentOffer, AgentRegister, AgentReport, AttemptEvent, Hardware, Registered, Reported, Stats
@@ -146,7 +144,7 @@ class Herd:
 def measure(argv: Sequence[str], count: int, tasks: int, *, concurrency: int = 4, task_s: float = 20.0, seconds: float = 30.0) -> list[str]:
     """One line of the table: agents, tasks a second, latency, the broker's share of a core and its memory."""
     with Site(argv) as site:
-        api = Api(Address("127.0.0.1", site.port), site.env["SCITQ_TOKEN"])
+        api = site.api()
         for _ in range(0, tasks, 5000):
             message = TaskCreate(specs=[TaskSpec(container="bare", command="true")], tasks=[NewTask()] * min(5000, tasks))
             api.call(message, TasksCreated, waits_s=600)
@@ -183,12 +181,16 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def agents(argv: Sequence[str], scale: float) -> None:
-    """More and more agents until a limit breaks."""
+    """Twice as many agents until a limit breaks, then two halvings of what lies between."""
     lines = []
-    for count in (1000, 2000, 4000, 8000):
+    holding, breaking = 0, 0
+    while not breaking or (holding and breaking - holding > 250):
+        count = (holding + breaking) // 2 if breaking else 2 * holding or 1000
         lines.append(measure(argv, max(10, round(count * scale)), max(5000, round(100_000 * scale))))
-        if lines[-1][-1] == "no":
-            break
+        if lines[-1][-1] == "yes":
+            holding = count
+        else:
+            breaking = count
     title = (
         f"simulated agents, CURVE, 4 slots each, tasks of 10 to 30 s; limits: p99 {P99_LIMIT_MS:g} ms, {CORE_LIMIT_PERCENT:g} % of a core"
     )

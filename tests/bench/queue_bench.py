@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import tempfile
 import threading
@@ -18,7 +17,6 @@ from scitq.broker.store.checkpoint import PAGES
 from scitq.broker.store.connection import Store
 from scitq.broker.store.tasks import spec_body
 from scitq.client.api import Api
-from scitq.client.locate import Address
 from scitq.model.task import NewTask, TaskSpec
 from scitq.protocol.messages.task import TaskCreate, TaskList, TaskRows, TasksCreated, TasksDetails, TaskShow
 from tests.bench.site import Site
@@ -26,11 +24,6 @@ from tests.bench.tables import high, middle, ms, show
 
 _BATCH = 5000
 _LISTING_S = 20.0
-
-
-def _api(site: Site) -> Api:
-    os.environ["SCITQ_SERVER_KEY"] = (site.folder / "data" / "server.key").read_text().split()[1]
-    return Api(Address("127.0.0.1", site.port), site.env["SCITQ_TOKEN"])
 
 
 def _alike(numbers: range) -> tuple[list[TaskSpec], list[NewTask]]:
@@ -101,7 +94,7 @@ def creating(argv: Sequence[str], scale: float) -> None:
     for batch, told in ((_alike, "that differ in their command"), (_unlike, "that differ in everything")):
         rows = []
         with Site(argv) as site:
-            api = _api(site)
+            api = site.api()
             server = psutil.Process(site.children["serve"].pid)
             before = server.memory_info().rss
             for number in range(3):
@@ -146,7 +139,7 @@ class _Stream:
     """A client that creates a task again and again, in a thread of its own."""
 
     def __init__(self, site: Site) -> None:
-        self._api = _api(site)
+        self._api = site.api()
         self._ending = threading.Event()
         self.made: list[int] = []
         self._thread = threading.Thread(target=self._run)
@@ -167,7 +160,7 @@ class _Stream:
 def _waits(site: Site, ids: Sequence[int], told: str) -> list[list[str]]:
     """From creation to assignment and to running, by the journal."""
     site.scitq("task", "wait", "--id", f"{ids[0]}-{ids[-1]}", "--quiet")
-    api, pending, running = _api(site), [], []
+    api, pending, running = site.api(), [], []
     for first in range(0, len(ids), 500):
         for task in api.call(TaskShow(ids=list(ids[first : first + 500])), TasksDetails).tasks:
             pending.append(task.state_ms.get("P", 0) / 1000)
@@ -187,7 +180,7 @@ def listing(argv: Sequence[str], scale: float) -> None:
         _fill(site.folder / "data" / "scitq.db", count)
         site.start_again()
         site.agent(2)
-        api = _api(site)
+        api = site.api()
         queries: dict[str, Any] = {
             "newest 20": TaskList(), "by status F": TaskList(status="F"), "by step": TaskList(step_id=7), "by label": TaskList(labels={"lot": "100"}),
             "by status S, page 100": TaskList(status="S", offset=2000), "rare `--command`": TaskList(command=f"echo {count - 5}"),

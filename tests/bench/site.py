@@ -14,6 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from scitq.client.api import Api
+from scitq.client.locate import Address
+
 PASSWORD = "bench password"
 
 
@@ -65,6 +68,11 @@ class Site:
             time.sleep(0.1)
         self.env["SCITQ_TOKEN"] = done.stdout.decode().strip()
         return self
+
+    def api(self) -> Api:
+        """The client's side of the protocol, in this process, as the administrator."""
+        os.environ["SCITQ_SERVER_KEY"] = (self.folder / "data" / "server.key").read_text().split()[1]
+        return Api(Address("127.0.0.1", self.port), self.env["SCITQ_TOKEN"])
 
     def agent(self, concurrency: int, *options: str, prefetch: int = 0) -> str:
         """Start an agent and wait until the server knows it; returns its name among the children."""
