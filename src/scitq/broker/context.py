@@ -90,7 +90,8 @@ class Park:
 class Later(Generic[T]):
     """A handler's answer "I have slow work": `work` is run in a thread, without the database; then `then(ctx, result)` in the loop.
 
-    What `work` raises is the request's error, or goes to `or_else(ctx, error)` when that is given.
+    What `work` raises is the request's error, or goes to `or_else(ctx, error)` when that is given; an error that a function
+    returns, in place of raising it, is the answer too, but what the function wrote stays.
     """
 
     work: Callable[[], T]

@@ -13,9 +13,10 @@ from scitq.broker.recruit_state import Quota
 from scitq.broker.state import Broker
 from scitq.broker.store import flavors, jobs, machines, workers
 from scitq.broker.store.machines import StoredMachine
-from scitq.errors import ScitqError
+from scitq.errors import ProviderError, ScitqError
 from scitq.model.flavor import Flavor
 from scitq.protocol.messages.agent import Order
+from scitq.protocol.messages.fleet import ProviderUpdated
 from scitq.util.clock import monotonic_s
 from scitq.util.units import parse_duration_s
 
@@ -92,16 +93,18 @@ def update_catalogues(ctx: Ctx) -> None:
 
 
 def update_catalogue(name: str, provider: Provider) -> Later[list[Flavor]]:
-    """Read one provider's flavors in a thread; a failure is kept in its own words and tried again in a minute."""
+    """Read one provider's flavors in a thread; a failure is kept in its own words, answered, and tried again in a minute."""
 
-    def keep(ctx: Ctx, found: list[Flavor]) -> None:
+    def keep(ctx: Ctx, found: list[Flavor]) -> ProviderUpdated:
         flavors.replace(ctx.tx, name, found, ctx.now_ms)
+        return ProviderUpdated(flavors=len(found))
 
-    def complain(ctx: Ctx, error: Exception) -> None:
-        words = error.message if isinstance(error, ScitqError) else f"an error in the driver: {type(error).__name__}: {error}"
-        logger.warning("the flavors of %s can't be read: %s", name, words)
-        flavors.set_error(ctx.tx, name, words)
+    def complain(ctx: Ctx, error: Exception) -> ScitqError:
+        known = error if isinstance(error, ScitqError) else ProviderError(f"an error in the driver: {type(error).__name__}: {error}")
+        logger.warning("the flavors of %s can't be read: %s", name, known.message)
+        flavors.set_error(ctx.tx, name, known.message)
         ctx.broker.next_update_ms[name] = min(ctx.broker.next_update_ms.get(name, 0), ctx.now_ms + 60_000)
+        return known
 
     return Later(provider.list_flavors, keep, complain)
 

@@ -285,8 +285,10 @@ class Loop:
         self._reply(pending, msgspec.Raw(kept))
         return True
 
-    def _conclude(self, pending: Pending, outcome: Any) -> None:  # noqa: ANN401 - Reply, Park or Later
+    def _conclude(self, pending: Pending, outcome: Any) -> None:  # noqa: ANN401 - Reply, Park, Later, or an error whose record stays
         match outcome:
+            case ScitqError():
+                self._refuse(pending.peer, pending.request_id, outcome)
             case Park():
                 self._parking.park(pending, outcome, monotonic_s())
             case Later():

@@ -275,6 +275,22 @@ def test_provider_list_and_update(site: Site) -> None:
     assert "scitq.yaml limits it to 2" in site.ok("provider quota --provider fake.tight --most none").err
 
 
+def test_an_update_that_fails_stands_in_provider_list_at_once(site: Site) -> None:
+    def row() -> dict[str, Any]:
+        return next(row for row in site.ok("provider list --json").json if row["name"] == "fake.main")
+
+    broken = site.data / "providers" / "fake.main" / "broken"
+    broken.write_text("prices are out")
+    try:
+        assert "prices are out" in site.fails("provider update --provider fake.main", 1).err
+        assert "prices are out" in row()["error"]
+        assert row()["flavors"] == 4, "what it offered last stays"
+    finally:
+        broken.unlink()
+    site.ok("provider update --provider fake.main")
+    assert row()["error"] == ""
+
+
 def test_only_the_owner_or_an_admin_deletes_and_only_an_admin_sets_limits(site: Site) -> None:
     number = site.ok("worker deploy --provider fake.main --flavor small").id
     other = site.shell("mallory")

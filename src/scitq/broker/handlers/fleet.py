@@ -171,12 +171,7 @@ def check(ctx: Ctx, message: m.ProviderCheck) -> Later[str]:
 def update(ctx: Ctx, message: m.ProviderUpdate) -> Later[list[Flavor]]:
     """Read its catalogue now, in a thread."""
     provider = provider_of(ctx, message.name)
-
-    def keep(then: Ctx, found: list[Flavor]) -> m.ProviderUpdated:
-        flavors.replace(then.tx, provider.name, found, then.now_ms)
-        return m.ProviderUpdated(flavors=len(found))
-
-    return Later(provider.list_flavors, keep)
+    return fleet.update_catalogue(provider.name, provider)
 
 
 @handles(m.ProviderFlavor)
