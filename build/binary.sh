@@ -33,7 +33,9 @@ mkdir -p "$work/record"
 commit=$(git describe --always --dirty --abbrev=12 --match '' 2>/dev/null || echo unknown)
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || echo 1700000000)
 PYTHONHASHSEED=0
-export SOURCE_DATE_EPOCH PYTHONHASHSEED
+# Modules lie in it as they are: the whole is packed better by zstd, and no start has to unpack them.
+PYINSTALLER_ZLIB_COMPRESSION_LEVEL=0
+export SOURCE_DATE_EPOCH PYTHONHASHSEED PYINSTALLER_ZLIB_COMPRESSION_LEVEL
 version=$(PYTHONPATH=src "$python" build/record.py "$commit" "$work/record/scitq_build.py")
 
 gcc -std=c11 -O2 -Wall -Wextra -static -s -o "$work/launcher" packaging/launcher.c -lzstd

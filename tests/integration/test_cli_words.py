@@ -244,6 +244,7 @@ def test_a_quick_command_imports_only_what_it_needs():
         "tempfile",
         "shutil",
         "logging",
+        "hashlib",
         "cryptography",
     }
 

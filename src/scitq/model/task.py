@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from operator import attrgetter
 from typing import NewType
 
@@ -76,6 +75,8 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 def digest(spec: TaskSpec, task: NewTask) -> bytes:
     """What two tasks of one key must share: everything that was asked, but for positions within the request."""
+    import hashlib  # the client's quick commands have no use for it
+
     return hashlib.blake2b(_encode((spec, _content(task))), digest_size=16).digest()
 
 
