@@ -294,6 +294,24 @@ def test_progress_is_shown_by_task_show_and_top(site):
     site.wait_status(task, "F")
 
 
+def test_out_04_progress_of_a_repeated_upload_is_shown(site):
+    task = create(site, "head -c 20971520 /dev/zero > $OUTPUT/x", "--output", "deaf://b/out")
+    shown = re.compile(r"transferred: +\d[^ ]* [KM]iB of 20\.0 MiB")
+    for again in (False, True):
+        if again:
+            site.ok(f"task upload --id {task}")
+        site.wait_status(task, "U")
+        wait_until(lambda: shown.search(site.ok(f"task show --id {task}").out), "the progress")
+        with Terminal([*site.argv, "top"], site.environment | {"TERM": "xterm"}, is_stdout_terminal=True, columns=160) as terminal:
+            terminal.expect("MiB/20.0 MiB")
+            terminal.type("q")
+            assert terminal.end()[0] == 0
+        site.ok(f"task kill --id {task}")
+        site.wait_status(task, "F")
+        assert site.show(task)["progress"] == {}
+    site.ok(f"task delete --id {task}")
+
+
 def test_an_upload_that_is_killed_says_by_whom_and_keeps_the_files(site):
     task = create(site, "echo x > $OUTPUT/x", "--output", "deaf://b/out")
     for letter in "UF":

@@ -14,10 +14,11 @@ from typing import Any, Final
 from scitq.agent.cache_building import Building, Watch
 from scitq.agent.cache_entry import DATA, Entry
 from scitq.agent.cache_views import View, Wanted, make_view, view_name
-from scitq.errors import CancelledError, DiskFullError, ScitqError, StorageError
+from scitq.agent.room import Promise, Room
+from scitq.errors import CancelledError, ScitqError, StorageError
 from scitq.storage.base import Cancel
 from scitq.util import files
-from scitq.util.units import format_bytes, parse_bytes
+from scitq.util.units import parse_bytes
 
 _log = logging.getLogger(__name__)
 _POLL_S: Final = 5.0
@@ -49,6 +50,7 @@ class ResourceCache:
         self._views: dict[str, View] = {}
         self._making_views: set[str] = set()
         self._building_now = 0
+        self._room = Room(self._entries_dir, self._evict)
         self._has_pruned = False
         self._entries = {found.key: found for folder in self._entries_dir.iterdir() if (found := Entry.load(folder))}
         for folder in self._entries_dir.iterdir():
@@ -63,7 +65,7 @@ class ResourceCache:
             held = sum(entry.meta.bytes for entry in self._entries.values())
             size = max((files.free_bytes(self._entries_dir) + held) // 2, 1)
         self._most_bytes = size
-        self._min_free_bytes = _bytes(settings.get("min_free_disk"), 10**9)
+        self._room.min_free_bytes = _bytes(settings.get("min_free_disk"), 10**9)
 
     def get_view(
         self, wanted: Sequence[Wanted], build: Callable[[Wanted], Build], watch: Watch, cancel: Cancel, *, is_copied: bool
@@ -102,28 +104,32 @@ class ResourceCache:
             view.leases -= 1
             for entry in view.entries:
                 entry.leases -= 1
-            doomed = self._over_bounds(0)
+            doomed = self._over_bounds()
             self._changed.notify_all()
         self._drop(doomed)
 
-    def make_room(self, count: int, folder: Path | None = None) -> None:
-        """Evict until `count` more bytes fit on the disk (of `folder`); DiskFullError when they can't."""
-        where = folder or self._entries_dir
+    def reserve(self, count: int, folder: Path, disk: Path | None = None) -> Promise:
+        """Keep room for `count` bytes that come into `folder`, until the promise ends; what is in the way goes. DiskFullError when they don't fit.
+
+        disk: an existing folder on the disk in question; without it the bytes will be an entry, on the cache's.
+        """
+        promise = self._room.reserve(count, folder, disk or self._entries_dir, is_cached=disk is None)
         with self._changed:
-            doomed = self._over_bounds(count if folder is None else 0)
+            doomed = self._over_bounds()
         self._drop(doomed)
-        while files.free_bytes(where) < count + self._min_free_bytes:
-            with self._changed:
-                entry = self._oldest()
-                doomed = [self._take_out(entry)] if entry else []
-            if not doomed:
-                free = format_bytes(files.free_bytes(where))
-                kept = format_bytes(self._min_free_bytes)
-                raise DiskFullError(
-                    f"no room on the worker's disk: {format_bytes(count)} are needed, {free} are free, of which {kept} stay free"
-                    " (worker.min_free_disk in scitq.yaml)"
-                )
-            self._drop(doomed)
+        return promise
+
+    def ahead(self, disk: Path | None = None) -> Promise:
+        """A promise of nothing yet, for an extraction, which asks for more as it goes on; see `reserve`."""
+        return self._room.reserve(0, None, disk or self._entries_dir, is_cached=disk is None)
+
+    def _evict(self) -> bool:
+        """Drop the entry that is longest unused; False when all are in use."""
+        with self._changed:
+            entry = self._oldest()
+            doomed = [self._take_out(entry)] if entry else []
+        self._drop(doomed)
+        return bool(doomed)
 
     def list(self) -> _Rows:
         """The entries, most recently used first, as plain data: uri, bytes, files, used_ms, created_ms, tasks (that use it)."""
@@ -285,7 +291,7 @@ class ResourceCache:
 
     def _lease_view(self, wanted: Sequence[Wanted], entries: Sequence[Entry], cancel: Cancel, *, is_copied: bool) -> View:
         name = view_name(wanted, is_copied=is_copied)
-        with self._changed:
+        with self._wakes(cancel), self._changed:
             while name in self._making_views:
                 cancel.check()
                 self._changed.wait(_POLL_S)
@@ -322,10 +328,10 @@ class ResourceCache:
         unused = [entry for entry in self._entries.values() if not entry.leases]
         return min(unused, key=lambda entry: entry.used_ms, default=None)
 
-    def _over_bounds(self, count: int) -> _Paths:
-        """Take out what must go so that `count` more bytes keep the cache within its size, as far as that can be."""
+    def _over_bounds(self) -> _Paths:
+        """Take out what must go so that the cache, with what is on its way there, keeps within its size, as far as that can be."""
         doomed: _Paths = []
-        while sum(entry.meta.bytes for entry in self._entries.values()) + count > self._most_bytes:
+        while sum(entry.meta.bytes for entry in self._entries.values()) + self._room.cached_bytes() > self._most_bytes:
             entry = self._oldest()
             if entry is None:
                 break

@@ -7,7 +7,9 @@ import os
 import select
 import socket
 import struct
-from typing import Final
+import threading
+from contextlib import suppress
+from typing import Any, Final
 
 from scitq.storage.base import Cancel
 
@@ -37,7 +39,7 @@ def connect(host: str, port: int, cancel: Cancel) -> socket.socket:
             raise
         return local
     last: OSError = ConnectionRefusedError(errno.ECONNREFUSED, "connection refused")
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+    for family, kind, protocol, _, address in _addresses(host, port, cancel):
         candidate = socket.socket(family, kind, protocol)
         try:
             candidate.setblocking(False)
@@ -67,3 +69,29 @@ def connect(host: str, port: int, cancel: Cancel) -> socket.socket:
         else:
             return candidate
     raise last
+
+
+def _addresses(host: str, port: int, cancel: Cancel) -> list[Any]:
+    """Where `host` is, as socket.getaddrinfo tells. Names are looked up in a thread, for a name server's silence can't be interrupted."""
+    with suppress(socket.gaierror, UnicodeError):
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    found: list[Any] = []
+    errors: list[OSError] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        try:
+            found.extend(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except OSError as error:
+            errors.append(error)
+        except UnicodeError:
+            errors.append(socket.gaierror(socket.EAI_NONAME, "no name of a host"))
+        ended.set()
+
+    with cancel.on_cancel(ended.set):
+        threading.Thread(target=look, name=f"name-{host}", daemon=True).start()
+        ended.wait()
+    cancel.check()
+    if errors:
+        raise errors[0]
+    return found

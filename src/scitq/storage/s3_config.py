@@ -75,7 +75,7 @@ class S3Config:
         return cls(
             endpoint=endpoint,
             region=region or "us-east-1",
-            is_path_style=is_true(path_style) if path_style else provider not in {"aws", "alibaba", "netease", "tencentcos"},
+            is_path_style=is_true(path_style) if path_style else not _has_bucket_hosts(settings.get("provider", "").lower(), endpoint),
             credentials=_credential_source(name, settings),
             upload_headers=headers | requester,
             read_headers=requester,
@@ -90,6 +90,16 @@ class S3Config:
         if not bucket or self.is_path_style or (origin.is_tls and "." in bucket):
             return origin, f"{base}/{bucket}" if bucket else base
         return Origin(origin.is_tls, f"{bucket}.{origin.host}", origin.port), base
+
+
+def _has_bucket_hosts(provider: str, endpoint: str) -> bool:
+    """Whether each bucket has a host name of its own there; bare addresses and names without a domain can't have it."""
+    host = urlsplit(endpoint).hostname or ""
+    if ":" in host or "." not in host or host.rpartition(".")[2].isdigit():
+        return False
+    if not provider:
+        return ".amazonaws." in f"{host}."
+    return provider in {"aws", "alibaba", "netease", "tencentcos"}
 
 
 def is_true(text: str) -> bool:

@@ -70,19 +70,23 @@ class Connection:
     def __init__(self, origin: Origin, context: ssl.SSLContext | None, cancel: Cancel) -> None:
         self.origin = origin
         self.idle_since_s = 0.0
-        self.is_through_proxy = False
         self._kept = b""
         proxy = None if origin.host.startswith("/") or proxy_bypass(origin.host) else getproxies().get("https" if origin.is_tls else "http")
-        if proxy:
-            via = Origin.of(proxy if "://" in proxy else f"http://{proxy}")
-            self.socket = connect(via.host, via.port, cancel)
-            self.is_through_proxy = not origin.is_tls
-            if origin.is_tls:
-                self._open_tunnel()
-        else:
-            self.socket = connect(origin.host, origin.port, cancel)
-        if context is not None and origin.is_tls:
-            self.socket = context.wrap_socket(self.socket, server_hostname=origin.host)
+        via = Origin.of(proxy if "://" in proxy else f"http://{proxy}") if proxy else origin
+        self.is_through_proxy = bool(proxy) and not origin.is_tls
+        self.socket = connect(via.host, via.port, cancel)
+        try:
+            with cancel.on_cancel(self.interrupt):
+                if proxy and origin.is_tls:
+                    self._open_tunnel()
+                if context is not None and origin.is_tls:
+                    # The handshake comes after the assignment, so that `interrupt` finds the socket that waits.
+                    self.socket = context.wrap_socket(self.socket, server_hostname=origin.host, do_handshake_on_connect=False)
+                    cancel.check()
+                    self.socket.do_handshake()
+        except BaseException:
+            self.close()
+            raise
         # Whole buffers for one system call, where the socket can; at the end of a body, `view` is as long as what is missing.
         self._flags = 0 if isinstance(self.socket, ssl.SSLSocket) else socket.MSG_WAITALL
 

@@ -8,6 +8,7 @@ import secrets
 import stat
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,7 @@ from scitq.agent.cache_views import View, Wanted
 from scitq.agent.claims import Claims
 from scitq.agent.data import Counter, Progress, limits_of, open_cache, open_storages
 from scitq.agent.folders import DataContext, TaskFolders
+from scitq.agent.room import Promise
 from scitq.errors import SourceMissingError, StorageError
 from scitq.model.task import BARE
 from scitq.model.uri import Untar, Uri
@@ -203,56 +205,60 @@ class _Fetch:
 
     def _build(self, found: _Found) -> Build:
         def build(folder: Path, cancel: Cancel, building: Building) -> Path:
-            self._cache.make_room(found.size)
-            return self._bring(found, folder, building, cancel)
+            with self._cache.reserve(found.size, folder) as promise:
+                return self._bring(found, folder, building, cancel, promise)
 
         return build
 
-    def _bring(self, found: _Found, folder: Path, watch: Building | Counter, cancel: Cancel) -> Path:
-        """Download into `folder` and carry out the actions; returns the folder with the result."""
+    def _bring(
+        self, found: _Found, folder: Path, watch: Building | Counter, cancel: Cancel, promise: Promise, disk: Path | None = None
+    ) -> Path:
+        """Download into `folder`, as promised, and carry out the actions; returns the folder with the result. disk: None is the cache's."""
         watch.expect(found.size)
         folder.mkdir()
         pairs = [(source.entry, folder / source.path) for source in found.sources]
         found.storage.download_many(pairs, progress=watch.add, cancel=cancel)
+        promise.end()
         steps = chain.steps_of(found.uri.actions)
         if steps:
-            meter = Meter(str(found.uri), self._limits, cancel, self._cache.make_room)
-            folder = chain.apply(steps, folder, meter)
+            with self._cache.ahead(disk) as ahead:
+                folder = chain.apply(steps, folder, Meter(str(found.uri), self._limits, cancel, ahead.grow))
         if not any(isinstance(step, Untar) for step in steps):
             chain.make_programs_executable(folder)
         return folder
 
     def inputs(self, inputs: Sequence[_Found], folders: TaskFolders, claims: Claims, cancel: Cancel, *, is_bare: bool) -> None:
-        """Download all inputs; those with actions apart first, so that nothing half made is seen."""
-        self._cache.make_room(sum(found.size for found in inputs), folders.root)
-        claiming = threading.Lock()
+        """Download all inputs; what actions make is put in its place when all has come, so that nothing half made is seen."""
         staging = folders.root / f"fetch-{secrets.token_hex(4)}"
         staging.mkdir()
-        jobs: list[Callable[[Cancel], None]] = []
-        plain: dict[int, list[_Found]] = {}
-        for number, found in enumerate(inputs):
-            if chain.steps_of(found.uri.actions):
-                jobs.append(self._input_job(found, staging / str(number), folders, claims, claiming))
-            else:
-                plain.setdefault(id(found.storage), []).append(found)
-        jobs.extend(self._plain_job(group, folders) for group in plain.values())
+        made: dict[int, Path] = {}
         try:
-            run_parallel(jobs, workers=_ACTIONS_AT_ONCE, cancel=cancel)
+            with ExitStack() as promises:
+                jobs: list[Callable[[Cancel], None]] = []
+                plain: dict[int, list[_Found]] = {}
+                for number, found in enumerate(inputs):
+                    if chain.steps_of(found.uri.actions):
+                        place = staging / str(number)
+                        promise = promises.enter_context(self._cache.reserve(found.size, place, folders.root))
+                        jobs.append(self._input_job(found, place, folders.root, promise, made, number))
+                    else:
+                        plain.setdefault(id(found.storage), []).append(found)
+                size = sum(found.size for group in plain.values() for found in group)
+                promises.enter_context(self._cache.reserve(size, folders.input, folders.root))
+                jobs.extend(self._plain_job(group, folders) for group in plain.values())
+                run_parallel(jobs, workers=_ACTIONS_AT_ONCE, cancel=cancel)
+            for number, result in sorted(made.items()):
+                cancel.check()
+                _put_in_place(inputs[number].uri, result, folders, claims)
         finally:
             files.remove_tree(staging)
         _open_to_all(folders.input, is_bare=is_bare)
 
     def _input_job(
-        self, found: _Found, staging: Path, folders: TaskFolders, claims: Claims, claiming: threading.Lock
+        self, found: _Found, place: Path, disk: Path, promise: Promise, made: dict[int, Path], number: int
     ) -> Callable[[Cancel], None]:
         def bring(cancel: Cancel) -> None:
-            result = self._bring(found, staging, self.counter, cancel)
-            text = str(found.uri)
-            with claiming:
-                for name in chain.everything_below(result):
-                    is_folder = stat.S_ISDIR(os.lstat(result / name).st_mode)
-                    (claims.add_folder if is_folder else claims.add_file)(_place(found.uri, name), text)
-                chain.merge(result, folders.input / found.uri.folder)
+            made[number] = self._bring(found, place, self.counter, cancel, promise, disk)
 
         return bring
 
@@ -263,6 +269,13 @@ class _Fetch:
             group[0].storage.download_many(pairs, progress=self.counter.add, cancel=cancel)
 
         return bring
+
+
+def _put_in_place(uri: Uri, result: Path, folders: TaskFolders, claims: Claims) -> None:
+    for name in chain.everything_below(result):
+        is_folder = stat.S_ISDIR(os.lstat(result / name).st_mode)
+        (claims.add_folder if is_folder else claims.add_file)(_place(uri, name), str(uri))
+    chain.merge(result, folders.input / uri.folder)
 
 
 def _key_of(found: _Found) -> str:

@@ -7,6 +7,7 @@ from scitq.broker.context import Ctx
 from scitq.broker.dispatch import handles
 from scitq.broker.handlers.task_create import must_own_task
 from scitq.broker.ready import NO_STEP
+from scitq.broker.scheduler import Place
 from scitq.broker.store import dependencies, logs, tasks
 from scitq.broker.store.tasks import Task
 from scitq.errors import ConflictError, UsageError
@@ -14,6 +15,7 @@ from scitq.model import lifecycle, needs
 from scitq.model.lifecycle import FINAL, STARTED, TaskEvent, TaskStatus
 from scitq.protocol.messages import task as m
 from scitq.protocol.registry import Done
+from scitq.util.clock import monotonic_s
 
 MOST_IDS = 100_000
 
@@ -130,7 +132,21 @@ def _upload(ctx: Ctx, task: Task, reason: str) -> Task:
     is_all_that_failed = task.cause == "upload"
     event = TaskEvent.UPLOAD_AGAIN if is_all_that_failed else TaskEvent.UPLOAD_AGAIN_BAD
     changed = outcomes.advance(ctx, task, event, reason=f"uploaded again {reason}", cause="" if is_all_that_failed else task.cause)
+    _hold(ctx, changed)
     return _wish(ctx, changed, "upload", reason)
+
+
+def _hold(ctx: Ctx, task: Task) -> None:
+    """A worker has the task again, to upload what it made: it isn't idle, and tells how far it is."""
+    asked = needs.of_spec(tasks.spec(ctx.tx, task.spec_id), ctx.broker.limited(task.array_id))
+
+    def hold() -> None:
+        live = ctx.broker.fleet.workers.get(task.worker_id or 0)
+        if live is not None:
+            live.hold(task.id, Place(task.attempt, asked, is_reserved=True, is_shipping=True, assigned_s=monotonic_s()))
+            ctx.broker.fleet.touch(live)
+
+    ctx.after(hold)
 
 
 @handles(m.TaskEdit)
