@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Start and stop the real services that tests use: all on loopback, on free ports, without anything from outside but packages.
 
-    services.py up [docker s3 azurite gcs webdav registry slurm]     all of them when none is named
+    services.py up [docker s3 azurite gcs webdav registry slurm apptainer]   all of them when none is named
     services.py down [names]                                         exactly what `up` started, and nothing else
     services.py status
     services.py running                                              the names of what `up` left running here
@@ -23,8 +23,21 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from service import engine, slurm, stores
-from service.common import CACHE, IN_CI, STARTED, STATE, Processes, ServiceError, alive, end, read_state, say, write_state
+from service import apptainer, engine, slurm, stores
+from service.common import (
+    CACHE,
+    IN_CI,
+    STARTED,
+    STATE,
+    Processes,
+    ServiceError,
+    WithdrawnError,
+    alive,
+    end,
+    read_state,
+    say,
+    write_state,
+)
 
 Starter = Callable[[], tuple[dict[str, Any], Processes]]
 SERVICES: dict[str, Starter] = {
@@ -35,7 +48,10 @@ SERVICES: dict[str, Starter] = {
     "gcs": stores.gcs,
     "webdav": stores.webdav,
     "slurm": slurm.slurm,
+    "apptainer": apptainer.apptainer,
 }
+# Of what has no process of ours: whether it still answers.
+CHECKS: dict[str, Callable[[dict[str, Any]], bool]] = {"docker": lambda _: engine.answers(), "apptainer": apptainer.is_there}
 CLEANERS: dict[str, Callable[[], None]] = {
     "registry": engine.clean_registry,
     "s3": lambda: stores.clean("s3"),
@@ -51,7 +67,7 @@ def up(names: Sequence[str]) -> int:
     state = read_state()
     for name in names:
         known = state.get(name)
-        if known and alive(known.get("processes", [])) and (name != "docker" or engine.answers()):
+        if known and alive(known.get("processes", [])) and (name not in CHECKS or CHECKS[name](known)):
             say(f"{name}: already up")
             continue
         if known:
@@ -61,9 +77,10 @@ def up(names: Sequence[str]) -> int:
         try:
             facts, processes = SERVICES[name]()
         except ServiceError as failure:
-            bad += 1
+            is_withdrawn = isinstance(failure, WithdrawnError)
+            bad += not is_withdrawn
             state.pop(name, None)
-            state.setdefault("unavailable", {})[name] = str(failure)
+            state.setdefault("unavailable", {})[name] = ("withdrawn: " if is_withdrawn else "") + str(failure)
             write_state(state)
             end(STARTED)
             say(f"{name}: cannot be had: {failure}")

@@ -99,8 +99,8 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
 fi
 
 needed=()
-if wants e2e || wants faults || wants binary; then needed=(docker registry s3 azurite gcs webdav slurm)
-elif wants contract; then needed=(docker s3 azurite gcs webdav)
+if wants e2e || wants faults || wants binary; then needed=(docker registry s3 azurite gcs webdav slurm apptainer)
+elif wants contract; then needed=(docker registry s3 azurite gcs webdav apptainer)
 elif wants integration; then needed=(docker s3); fi
 if [ ${#needed[@]} -gt 0 ]; then
     say "services"

@@ -9,7 +9,16 @@ from pathlib import Path
 import pytest
 
 from tests.lib import services
-from tests.lib.services import AzuriteService, DockerService, GcsService, RegistryService, S3Service, SlurmService, WebdavService
+from tests.lib.services import (
+    ApptainerService,
+    AzuriteService,
+    DockerService,
+    GcsService,
+    RegistryService,
+    S3Service,
+    SlurmService,
+    WebdavService,
+)
 
 # A shell that starts the tests in the background has SIGINT ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -64,3 +73,8 @@ def registry_service() -> RegistryService:
 @pytest.fixture(scope="session")
 def slurm_service() -> SlurmService:
     return services.service("slurm")
+
+
+@pytest.fixture(scope="session")
+def apptainer_service() -> ApptainerService:
+    return services.service("apptainer")

@@ -1,4 +1,4 @@
-"""One suite for all that runs commands: bare, docker, podman of root, podman of an ordinary user."""
+"""One suite for all that runs commands: bare, docker, podman of root and of an ordinary user, apptainer."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 from tests.lib import services
+from tests.lib.apptainer import converted
 from tests.lib.podman import ordinary_user, podman
 from tests.lib.rig import Rig, keeper
 from tests.lib.site import wait_until
 
+from scitq.agent.executors.apptainer import ApptainerExecutor
 from scitq.agent.executors.base import ImageError
 from scitq.agent.executors.docker import AGENT, DockerExecutor
 from scitq.agent.executors.podman import PodmanExecutor
@@ -42,8 +44,14 @@ class Kind:
             "docker": lambda rig: DockerExecutor(self.uid, rig),
             "podman": lambda rig: PodmanExecutor(self.uid, self.folder, rig),
             "rootless": lambda rig: PodmanExecutor(self.uid, self.folder, rig),
+            "apptainer": lambda rig: ApptainerExecutor(self.folder / "images", self.folder, rig.bare, rig),
         }
-        return Rig(self.folder, makers[self.name], None if self.name == "bare" else self.folder / life, self.owner)
+        return Rig(self.folder, makers[self.name], None if self.has_keeper else self.folder / life, self.owner)
+
+    @property
+    def has_keeper(self) -> bool:
+        """Whether its processes are held by the keeper, and so taken over with it."""
+        return self.name in {"bare", "apptainer"}
 
     def alive(self, marker: str) -> int:
         """How many processes `sleep MARKER` there are. Of containers the engine is asked: its processes may be of another pid namespace."""
@@ -71,7 +79,7 @@ class Kind:
 
 @pytest.fixture(
     scope="module",
-    params=["bare", *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "podman", "rootless"))],
+    params=["bare", *(pytest.param(name, marks=pytest.mark.docker) for name in ("docker", "podman", "rootless", "apptainer"))],
 )
 def kind(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp(request.param)
@@ -80,6 +88,11 @@ def kind(request, tmp_path_factory):
         if request.param != "bare":
             docker = services.service("docker")
             kind.command = docker.command
+        if request.param == "apptainer":
+            kind.command = None
+            kind.container = converted(folder, docker)
+            changes = stack.enter_context(pytest.MonkeyPatch.context())
+            changes.setenv("PATH", services.service("apptainer").path())
         if request.param in {"podman", "rootless"}:
             if request.param == "rootless":
                 kind.owner = stack.enter_context(ordinary_user("scitqrootless"))
@@ -235,7 +248,7 @@ def test_a_network_that_cannot_be_made_is_named_with_what_to_do(rig, run):
 @pytest.fixture
 def other_keepers(kind):
     with contextlib.ExitStack() as stack:
-        for life in () if kind.name == "bare" else ("killed", "next"):
+        for life in () if kind.has_keeper else ("killed", "next"):
             stack.enter_context(keeper(kind.folder / life))
         yield
 
@@ -247,6 +260,7 @@ from tests.contract.executors.test_executors import Kind
 kind = Kind(sys.argv[1], Path(sys.argv[2]), sys.argv[5] or None)
 kind.uid = sys.argv[3]
 rig = kind.rig(sys.argv[4])
+kind.container = sys.argv[6]
 out = {"OUT": str(rig.folders(9001).output)} if kind.name == "bare" else {}
 stays = "echo one; while test ! -e ${OUT:-/output}/go; do sleep 0.05; done; echo two; exit 4"
 stays = rig.start(9001, stays, container=kind.container, shell="sh", env=out)
@@ -262,7 +276,7 @@ sys.stdin.read()
 def test_srv_03_a_running_and_an_ended_task_are_adopted(kind, rig, other_keepers):
     """Last of the rig: another life of the agent takes over what one that was killed had started."""
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(["src", ".", *sys.path]))
-    words = [sys.executable, "-c", _LIFE, kind.name, str(kind.folder), kind.uid, "killed", kind.owner or ""]
+    words = [sys.executable, "-c", _LIFE, kind.name, str(kind.folder), kind.uid, "killed", kind.owner or "", kind.container]
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as life:
         assert life.stdout is not None
         assert life.stdout.readline() == b"ready\n"

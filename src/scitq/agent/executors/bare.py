@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from scitq.agent.executors.base import Adopted, Ended, Job, Sink
@@ -26,26 +27,32 @@ class BareExecutor:
         self._sink = sink
         self._running: set[Key] = set()
         self._ended_meanwhile: list[Exited] = []
+        self._explain: dict[Key, Callable[[Ended], Ended]] = {}
         self.pids: dict[Key, int] = {}
 
     def prepare(self, image: str, credentials: dict[str, dict[str, str]], cancel: Cancel) -> None:
         """Nothing to get."""
 
-    def start(self, job: Job) -> None:
-        """Hand the job to the keeper; that it runs is said at once, and taken back by an Ended without status."""
+    def start(self, job: Job, explain: Callable[[Ended], Ended] | None = None) -> None:
+        """Hand the job to the keeper; that it runs is said at once, and taken back by an Ended without status.
+
+        explain: for an executor that starts by way of this one, to say better how the job ended.
+        """
         folders = job.folders
         if job.program.script is not None:
             folders.script.write_bytes(job.program.script)
             folders.script.chmod(0o500)
         self._running.add(job.key)
+        if explain is not None:
+            self._explain[job.key] = explain
         words = [*(job.program.entrypoint or []), *job.program.words]
         most = int((job.assignment.spec.mem_gib or 0) * (1 << 30))
         self._keeper.command(Start(job.key, words, job.env, str(folders.root), str(folders.log), job.log_cap, job.blob, most))
         self._sink.started(job.key)
 
-    def signal(self, key: Key, number: int) -> None:
-        """By way of the keeper, to the whole tree of processes."""
-        self._keeper.command(Signal(key, number))
+    def signal(self, key: Key, number: int, *, to_first: bool = False) -> None:
+        """By way of the keeper, to the whole tree of processes. to_first: to the one that was started alone."""
+        self._keeper.command(Signal(key, number, to_first))
 
     def freeze(self, key: Key, is_frozen: bool) -> None:
         """SIGSTOP or SIGCONT."""
@@ -115,7 +122,9 @@ class BareExecutor:
     def _take(self, notice: object) -> None:
         match notice:
             case Exited():
-                self._sink.ended(self._ended(notice))
+                explain = self._explain.pop(notice.key, None)
+                ended = self._ended(notice)
+                self._sink.ended(explain(ended) if explain else ended)
             case Grown():
                 self._sink.grown(notice.key, notice.log_bytes)
 

@@ -12,6 +12,7 @@ from scitq.agent.executors.base import Executor, Sink
 from scitq.agent.executors.docker import DockerExecutor
 from scitq.agent.executors.podman import PodmanExecutor
 from scitq.errors import ScitqError, UnavailableError, UsageError
+from scitq.util import paths
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ def container_executor(runtime: str, uid: str, work_dir: Path, bare: BareExecuto
     makers: dict[str, Callable[[], Executor]] = {
         "docker": lambda: DockerExecutor(uid, sink),
         "podman": lambda: PodmanExecutor(uid, work_dir, sink),
-        "apptainer": lambda: ApptainerExecutor(work_dir, bare, sink),
+        "apptainer": lambda: ApptainerExecutor(paths.cache_folder() / "images", work_dir, bare, sink),
     }
     if runtime == "bare":
         return None

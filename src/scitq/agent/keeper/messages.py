@@ -26,10 +26,11 @@ class Start(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Signal(msgspec.Struct, frozen=True, array_like=True, tag=2):
-    """Send a signal to all processes of a child."""
+    """Send a signal to all processes of a child, or to its first one alone."""
 
     key: Key
     number: int
+    to_first: bool = False
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True, tag=3):

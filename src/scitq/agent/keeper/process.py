@@ -217,6 +217,9 @@ class Keeper:
         child = self._children.get(order.key)
         if child is None or child.status is not None:
             return
+        if order.to_first:
+            os.kill(child.pid, order.number)  # it is there, or a zombie: nobody but this process waits for it
+            return
         others = descendants(child.pid) + marked_pids(child.key, self._orphans())
         child.signal(order.number)
         for pid in others:
