@@ -35,7 +35,7 @@ _ANSWER_LIMIT: Final = 1 << 30
 # The shell's watcher holds our pipe: when we are gone, however that came, it reads the end and ends rclone. When rclone ends, so do both:
 # its number may be another process's by then.
 _GUARD: Final = (
-    'exec 3<&0; "$@" </dev/null 3<&- & child=$!; { cat <&3 >/dev/null; kill "$child" 2>/dev/null; } & watcher=$!;'
+    'exec 3<&0; "$@" </dev/null 3<&- & child=$!; { read -r _ <&3; kill "$child" 2>/dev/null; } & watcher=$!;'
     ' exec 3<&-; wait "$child"; kill "$watcher" 2>/dev/null'
 )
 

@@ -179,15 +179,23 @@ def test_a_start_that_is_cancelled_leaves_no_rclone_that_knows_half(monkeypatch)
         storages.close()
 
 
+def _command(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
 def test_an_rclone_that_died_is_begun_anew():
     storages = Storages({"b": {"type": "memory"}})
     try:
         memory = storages.get("b")
         memory.make_bucket("x")
-        for pid in children_of(os.getpid()):
-            if Path(f"/proc/{pid}/exe").resolve().name == "rclone":
-                os.kill(pid, signal.SIGKILL)
-                wait_until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "rclone does not die")
+        started = [Path(f"/proc/{pid}") for pid in children_of(os.getpid())]
+        for process in [one for one in started if one.joinpath("exe").resolve().name == "rclone"]:
+            os.kill(int(process.name), signal.SIGKILL)
+        # an ended process that nobody asked after yet has no command line
+        wait_until(lambda: not any(map(_command, started)), "rclone and its guard do not end")
         assert memory.stat("x/none") is None
     finally:
         storages.close()
