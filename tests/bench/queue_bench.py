@@ -17,12 +17,13 @@ from scitq.broker.store.checkpoint import PAGES
 from scitq.broker.store.connection import Store
 from scitq.broker.store.tasks import spec_body
 from scitq.client.api import Api
+from scitq.commands.task_send import MOST_TASKS
 from scitq.model.task import NewTask, TaskSpec
 from scitq.protocol.messages.task import TaskCreate, TaskList, TaskRows, TasksCreated, TasksDetails, TaskShow
 from tests.bench.site import Site
 from tests.bench.tables import high, middle, ms, show
 
-_BATCH = 5000
+_BATCH = MOST_TASKS
 _LISTING_S = 20.0
 
 
@@ -114,6 +115,23 @@ def creating(argv: Sequence[str], scale: float) -> None:
             api.close()
         head = ["round", "scitq, request to answer", "SQLite alone", "ratio", "scitq, processor", "SQLite alone, processor", "ratio"]
         show(f"Creating {count:,} tasks {told}", head, rows, f"The server's memory grew by {grown:.0f} MiB over {3 * count:,} tasks.")
+
+
+def dispatching(argv: Sequence[str], scale: float) -> None:
+    """How long tasks wait for an idle worker while another client creates 100,000 rich ones that fit no worker."""
+    count = max(_BATCH, int(100_000 * scale))
+    with Site(argv) as site:
+        site.agent(2)
+        api = site.api()
+        alone = _Stream(site)
+        time.sleep(5)
+        alone.end()
+        beside = _Stream(site)
+        _create(api, count, _unlike)
+        beside.end()
+        api.close()
+        rows = _waits(site, alone.made, "nothing else") + _waits(site, beside.made, f"{count:,} tasks created beside")
+    show("Dispatch while tasks are created", ["", "median", "99%"], rows)
 
 
 def _fill(path: Path, count: int) -> None:

@@ -169,6 +169,7 @@ SECTIONS: dict[str, Callable[[Sequence[str], float], None]] = {
     "start": start,
     "startup": startup_bench.section,
     "rows": queue_bench.creating,
+    "beside": queue_bench.dispatching,
     "lists": queue_bench.listing,
     "sharing": data_bench.sharing,
     "inputs": data_bench.inputs,

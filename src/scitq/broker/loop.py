@@ -37,7 +37,8 @@ from scitq.util.clock import monotonic_s, now_ms
 logger = logging.getLogger(__name__)
 
 _BATCH = 400
-"""Messages applied in one transaction; more would make the first of them wait (docs/benchmarks.md)."""
+_ROUND_S = 0.01
+"""Messages applied in one transaction, and the time after which no more are taken; more would make the first of them wait."""
 _SYSTEM = Identity(0, "scitq", Role.ADMIN, 0, "")
 _LASTING = frozenset({"task.create", "task.retry", "worker.deploy", "workflow.create", "step.create", "recruiter.create"})
 """Requests whose answers are kept on disk, so that one sent again after a crash is not carried out twice."""
@@ -119,6 +120,7 @@ class Loop:
     def _round(self) -> None:
         """One batch: one transaction, one commit, then everything that may only be said after it."""
         self._turn += 1
+        full_s = monotonic_s() + _ROUND_S
         try:
             for _ in range(_BATCH):
                 try:
@@ -127,6 +129,8 @@ class Loop:
                     break
             for peer, frame in self._wire.receive(_BATCH):
                 self._receive(peer, frame)
+                if monotonic_s() > full_s:
+                    break
             now_s = monotonic_s()
             for pending in self._parking.due(now_s):
                 self._run(pending)

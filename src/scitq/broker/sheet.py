@@ -15,6 +15,9 @@ from scitq.model import needs
 from scitq.model.needs import Needs
 from scitq.model.task import TaskSpec
 
+_AT_ONCE = 100
+"""Specs looked at together; when one of them is out of the ordinary, each is looked at alone."""
+
 
 class Sheet:
     """Specs by position. What many of them have in common is looked at once, for a request brings thousands."""
@@ -26,16 +29,19 @@ class Sheet:
         self.rows: list[SpecRow] = []
         forms: dict[Any, tuple[Needs, bytes]] = {}
         try:
-            for spec in specs:
-                common = checks.common_fields(spec)
-                asked, body = forms.get(common) or forms.setdefault(common, _form(spec))
-                checks.check_own(spec, schemes)
-                if spec.inputs or spec.resources or spec.output or spec.publish or spec.env or spec.requests:
-                    body = spec_body(spec)
-                    if spec.requests:
-                        asked = needs.of_spec(spec)
-                self.needs.append(asked)
-                self.rows.append((spec.container, spec.command, body))
+            for first in range(0, len(specs), _AT_ONCE):
+                some = specs[first : first + _AT_ONCE]
+                is_plain = checks.are_plain(some, schemes)
+                for spec, common in zip(some, map(checks.common_fields, some), strict=True):
+                    asked, body = forms.get(common) or forms.setdefault(common, _form(spec))
+                    if not is_plain:
+                        checks.check_own(spec, schemes)
+                    if spec.inputs or spec.resources or spec.output or spec.publish or spec.env or spec.requests:
+                        body = spec_body(spec)
+                        if spec.requests:
+                            asked = needs.of_spec(spec)
+                    self.needs.append(asked)
+                    self.rows.append((spec.container, spec.command, body))
         except UsageError as error:
             error.position = len(self.rows)
             raise

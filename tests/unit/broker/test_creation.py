@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 from tests.lib.desk import Desk, HandAgent
 
-from scitq.errors import ConflictError, ScitqError
+from scitq.errors import ConflictError, ScitqError, UsageError
 from scitq.model.task import NewTask, TaskSpec
 from scitq.protocol.messages import task as m
 
@@ -76,6 +79,51 @@ def test_a_request_is_made_wholly_or_not_at_all(desk: Desk) -> None:
             desk.create(*[NewTask(key=f"k{number}") for number in range(MANY)], last)
     assert desk.send(m.TaskList(), m.TaskRows).rows == []
     assert len(desk.broker.ready) == 0
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"command": ""}, {"command": " \t"}, {"command": "it's"}, {"command": "a\0b"}, {"command": "\ud800"}, {"container": " "}, {"cpus": -1},
+        {"env": {"1A": "x"}}, {"env": {"A": "\0"}}, {"env": {"A": "x" * (1 << 17)}}, {"requests": {"a-b": 1}}, {"skip_if_exists": True},
+        {"inputs": ("gs://b/x",)}, {"resources": ("s3://b/x|unzip",)}, {"output": "s3://b/../x"}, {"publish": ""}, {"shell": "sh 'x"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("place", [0, 99, 100, MANY - 1])
+def test_one_bad_spec_among_many_good_ones_is_refused_by_its_place(desk: Desk, odd: dict[str, Any], place: int) -> None:
+    specs = [spec(3 * number) if number != place else msgspec.structs.replace(spec(1), **odd) for number in range(MANY)]
+    message = m.TaskCreate(specs=specs, tasks=[NewTask(spec=number) for number in range(MANY)])
+    with pytest.raises(UsageError) as refused:
+        desk.send(message, m.TasksCreated)
+    assert refused.value.position == place
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"spec": MANY}, {"spec": -1}, {"name": "\0"}, {"name": "x" * 1025}, {"name": "é" * 513}, {"key": ""}, {"key": "\ud800"},
+        {"labels": {"": "x"}}, {"labels": {"a": "x" * 1025}}, {"labels": {"a": "\0"}}, {"priority": 1 << 40}, {"retries": -1},
+        {"depends_on_keys": ("\0",)}, {"depends_on_new": (MANY,)}, {"key": "own", "after_any_keys": ("own",)},
+    ],
+)  # fmt: skip
+def test_one_bad_task_among_many_good_ones_is_refused_by_its_place(desk: Desk, odd: dict[str, Any]) -> None:
+    place = MANY - 7
+    usual = {"spec": 0, "name": "n", "labels": {"a": "b"}}
+    new = [NewTask(**(usual | odd if number == place else usual)) for number in range(MANY)]
+    with pytest.raises(UsageError) as refused:
+        desk.send(m.TaskCreate(specs=[spec(number) for number in range(MANY)], tasks=new), m.TasksCreated)
+    assert refused.value.position == place
+
+
+def test_good_texts_that_are_no_ascii_are_taken_among_others(desk: Desk) -> None:
+    specs = [TaskSpec(container="bare", command=f"echo é{number}", env={"A": "ü"}, inputs=("s3://b/é",)) for number in range(MANY)]
+    ids = desk.send(m.TaskCreate(specs=specs, tasks=[NewTask(spec=n, name="ñ", key=f"ß{n}") for n in range(MANY)]), m.TasksCreated).ids
+    assert desk.show(ids[7]).spec == specs[7]
+
+
+def test_more_tasks_than_a_request_may_have_are_refused(desk: Desk) -> None:
+    with pytest.raises(UsageError, match="at most 2000"):
+        desk.create(*[NewTask()] * 2001)
 
 
 def test_many_wait_for_one_and_the_stronger_kind_of_waiting_wins(desk: Desk) -> None:

@@ -58,7 +58,7 @@ def test_batches_keep_specs_shared():
 
 
 def test_large_specs_go_in_several_requests():
-    specs = [spec_of({"container": "alpine", "shell": "sh", "command": f"# {i}" + "x" * 6_000_000}) for i in range(7)]
+    specs = [spec_of({"container": "alpine", "shell": "sh", "command": f"# {i}" + "x" * 1_500_000}) for i in range(7)]
     assert [len(tasks) for _, tasks in batches((spec, task_of({})) for spec in specs)] == [3, 3, 1]
 
 

@@ -16,7 +16,7 @@ import apsw
 from scitq.errors import ConflictError, ScitqError, UsageError
 
 _BUSY_MS = 10_000
-_ROWS_AT_ONCE = 100
+_ROWS_AT_ONCE = (100, 10)
 
 
 def filesystem_name(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
@@ -166,10 +166,11 @@ def insert_rows(
     A hundred rows in a statement take half the time that a hundred statements take (docs/benchmarks.md).
     """
     constants, columns = tuple(shared.values()), (table, tuple(shared), own, tail)
-    whole = len(rows) - len(rows) % _ROWS_AT_ONCE
-    for first in range(0, whole, _ROWS_AT_ONCE):
-        values = (*constants, *itertools.chain.from_iterable(rows[first : first + _ROWS_AT_ONCE]))
-        tx.execute(_insertion(*columns, _ROWS_AT_ONCE), values)
-    if whole < len(rows):
-        tx.executemany(_insertion(*columns, 1), [constants + row for row in rows[whole:]])
+    done = 0
+    for count in _ROWS_AT_ONCE:
+        while len(rows) - done >= count:
+            tx.execute(_insertion(*columns, count), (*constants, *itertools.chain.from_iterable(rows[done : done + count])))
+            done += count
+    if done < len(rows):
+        tx.executemany(_insertion(*columns, 1), [constants + row for row in rows[done:]])
     return tx.last_insert_rowid()
