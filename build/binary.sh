@@ -1,5 +1,5 @@
 #!/bin/sh
-# Build dist/scitq, the one file: PyInstaller's one-folder with its own C library, packed behind packaging/launcher.c.
+# Build dist/scitq, the one file: PyInstaller's one-folder with its own C library, packed behind packaging/launcher.
 # Usage: build/binary.sh        SCITQ_VENV: another virtual environment than .venv
 set -eu
 cd "$(dirname "$0")/.."
@@ -38,7 +38,7 @@ PYINSTALLER_ZLIB_COMPRESSION_LEVEL=0
 export SOURCE_DATE_EPOCH PYTHONHASHSEED PYINSTALLER_ZLIB_COMPRESSION_LEVEL
 version=$(PYTHONPATH=src "$python" build/record.py "$commit" "$work/record/scitq_build.py")
 
-gcc -std=c11 -O2 -Wall -Wextra -static -s -o "$work/launcher" packaging/launcher.c -lzstd
+gcc -std=c11 -O2 -Wall -Wextra -static -s -o "$work/launcher" packaging/launcher/*.c -lzstd
 PYTHONPATH=src SCITQ_BUILD_RECORD=$PWD/$work/record PYINSTALLER_CONFIG_DIR=$PWD/$work/config PYTHONWARNINGS=ignore \
     "$python" -m PyInstaller --log-level WARN --noconfirm --distpath "$work/tree" --workpath "$work/work" scitq.spec
 rm -rf "$work/work" "$work/config"

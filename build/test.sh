@@ -88,6 +88,10 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         command -v podman >/dev/null || missing+=(podman runc)
         command -v newuidmap >/dev/null || missing+=(uidmap)
     fi
+    if wants faults; then
+        command -v sshfs >/dev/null || missing+=(sshfs)
+        [ -x /usr/lib/openssh/sftp-server ] || missing+=(openssh-sftp-server)
+    fi
     if wants binary; then
         command -v rpm >/dev/null || missing+=(rpm)
         [ -x /lib/systemd/systemd ] || missing+=(systemd)

@@ -1,4 +1,4 @@
-"""Where the one file begins, with SIGINT blocked by the launcher (packaging/launcher.c)."""
+"""Where the one file begins, with SIGINT blocked by the launcher (packaging/launcher)."""
 
 from scitq.util import bundle
 

@@ -19,6 +19,7 @@ from scitq.cli.parser import group_help, make_parser
 from scitq.commands import table
 from tests.lib.onefile import ROOT, Run
 from tests.lib.site import Site, end, wait_until
+from tests.lib.syscalls import LINUX_3_10, failing
 
 on_site = pytest.mark.xdist_group("one-file-site")
 
@@ -139,6 +140,20 @@ def test_daemons_survive_that_their_files_are_replaced_and_swept(exe: Path, tmp_
             process.send_signal(signal.SIGTERM)
             process.send_signal(signal.SIGTERM)
             assert process.wait(60) == 0
+
+
+def test_it_runs_on_the_kernel_of_an_old_distribution(exe: Path, tmp_path: Path) -> None:
+    with Site(tmp_path / "site", failing(LINUX_3_10, exe)) as old:
+        old.agent(concurrency=2)
+        task = old.create("sh -c 'echo begun; (setsid sleep 600 & echo $! >&2); exit 3'")
+        assert old.wait_status(task, "SF") == "F"
+        begun, stray = old.output(task).split()
+        assert begun == "begun"
+        assert not Path(f"/proc/{stray}").exists()
+        stopped = old.create("sleep 600")
+        old.wait_status(stopped, "R")
+        old.ok(["task", "kill", "--id", str(stopped)])
+        assert old.wait_status(stopped, "SFK") != "S"
 
 
 SCRATCH = """

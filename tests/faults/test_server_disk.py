@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.lib import mounts
 from tests.lib.desk import Desk
-from tests.lib.site import Site
+from tests.lib.site import Shell, Site, clean_environment
 
-from scitq.broker.store.connection import Store, filesystem_name
+from scitq.broker.store.connection import Store
 from scitq.errors import ConflictError, UsageError
+from scitq.util import filesystems
 
 
 @pytest.fixture
@@ -60,18 +63,23 @@ def test_srv_05_a_second_server_on_the_same_folder_is_refused(tmp_path: Path, sc
 
 
 def test_srv_05_network_file_systems_are_told_by_the_mount_that_holds_the_folder(tmp_path: Path) -> None:
-    mounts = tmp_path / "mountinfo"
-    mounts.write_text(
-        "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
-        "30 22 0:40 / /home rw,relatime shared:1 - nfs4 server:/home rw\n"
-        "31 30 0:41 / /home/me/local rw - xfs /dev/sdb1 rw\n"
-        "32 22 0:42 / /scratch\\040space rw - lustre mds:/x rw\n"
-        "33 22 0:43 / /mnt rw - fuse.sshfs host: rw\n"
+    listed = tmp_path / "mountinfo"
+    listed.write_text(
+        "22 1 259:999 / / rw - ext4 /dev/sda1 rw\n"
+        "30 22 0:9940 / /home rw,relatime shared:1 - nfs4 server:/home rw\n"
+        "31 30 0:9941 / /home/me/local rw - xfs /dev/sdb1 rw\n"
+        "32 22 0:9942 / /scratch\\040space rw - lustre mds:/x rw\n"
+        "33 22 0:9943 / /mnt rw - fuse.sshfs host: rw\n"
+        "34 33 0:9944 / /mnt/b rw - fuse.rclone s3: rw\n"
+        "35 22 0:9945 / /a\\012b rw - 9p host rw\n"
     )
-    told = {
-        folder: filesystem_name(Path(folder), mounts) for folder in ("/home/me/x", "/home/me/local/x", "/var", "/scratch space/a", "/mnt/a")
-    }
-    assert told == {"/home/me/x": "nfs4", "/home/me/local/x": None, "/var": None, "/scratch space/a": "lustre", "/mnt/a": "fuse.sshfs"}
+    expected = {
+        "/home/me/x": "nfs4", "/home/me/local/x": "xfs", "/var/x": "ext4", "/scratch space/a": "lustre", "/a\nb/c": "9p",
+        "/mnt/a": "fuse.sshfs", "/mnt/b/c": "fuse.rclone",
+    }  # fmt: skip
+    told = {folder: filesystems.kind_of(Path(folder), listed) for folder in expected}
+    assert told == expected
+    assert {kind for kind in told.values() if not filesystems.is_network(kind)} == {"ext4", "xfs"}
 
 
 def test_srv_05_on_a_network_file_system_the_database_is_locked_or_refused(tmp_path: Path) -> None:
@@ -91,3 +99,46 @@ def test_srv_05_on_a_network_file_system_the_database_is_locked_or_refused(tmp_p
     desk = Desk(folder)
     assert desk.store.writer.execute("SELECT name FROM user").fetchall() == [("u",)]
     desk.store.close()
+
+
+def test_srv_05_a_server_on_a_real_network_file_system(tmp_path: Path, scitq_argv: list[str]) -> None:
+    with mounts.sshfs(tmp_path / "net", tmp_path / "behind") as net:
+        data = net / "data"
+        with Site(tmp_path / "site", scitq_argv, settings={"data_dir": str(data)}) as site:
+            site.agent()
+            first = site.create("echo one")
+            assert site.wait_status(first, "SF") == "S"
+            assert not (tmp_path / "behind/data/scitq.db-shm").exists(), "the shared memory is what breaks there"
+            assert "another scitq server" in site.fails(["serve", "--config", str(site.config)], 6).err
+            site.restart_server(signal.SIGKILL)
+            second = site.create("echo two")
+            assert site.wait_status(second, "SF") == "S"
+            assert [row["id"] for row in site.tasks()] == [second, first]
+            assert site.output(first) == "one\n"
+            assert site.ok(["db", "backup", "--to", str(tmp_path / "backup.db")]).status == 0
+
+            site.stop_server()
+            site.write_config(network_filesystem="refuse")
+            refused = site.fails(["serve", "--config", str(site.config)], 2)
+            assert "fuse.sshfs" in refused.err
+            assert "local disk" in refused.err
+
+
+def test_srv_05_doctor_names_the_network_file_system_whatever_the_way_to_it(tmp_path: Path, scitq_argv: list[str]) -> None:
+    shell = Shell(scitq_argv, clean_environment(tmp_path / "home"))
+
+    def named(folder: Path) -> bool:
+        found = shell.run(["doctor", "--no-server", "--data-dir", str(folder), "--json"]).json
+        return any(one["what"] == "data folder" and "fuse.sshfs" in one["detail"] for one in found)
+
+    with mounts.sshfs(tmp_path / "net", tmp_path / "behind") as net:
+        (net / "deep").mkdir()
+        (tmp_path / "link").symlink_to(net / "deep")
+        (tmp_path / "bound").mkdir()
+        subprocess.run(["mount", "--bind", net / "deep", tmp_path / "bound"], check=True)
+        try:
+            ways = (net, net / "deep", net / "not/yet", tmp_path / "link", tmp_path / "bound", tmp_path / "bound/not yet")
+            assert [str(way) for way in ways if not named(way)] == []
+            assert not named(tmp_path)
+        finally:
+            subprocess.run(["umount", "-l", tmp_path / "bound"], check=True)

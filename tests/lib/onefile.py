@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-TRAILER = struct.Struct("<8s5Q")
+TRAILER = struct.Struct("<8s6Q")
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -25,12 +25,16 @@ def renamed(exe: Path, target: Path, suffix: str) -> Path:
     shutil.copy(exe, target)
     with target.open("r+b") as file:
         file.seek(-TRAILER.size, 2)
-        _, _, _, at, length, _ = TRAILER.unpack(file.read())
+        magic, start, packed, at, length, count, _ = TRAILER.unpack(file.read())
         file.seek(at)
         line, _, rest = file.read(length).partition(b"\n")
         assert line.startswith(b"v 0 0 ")
+        manifest = line[: -len(suffix)] + suffix.encode() + b"\n" + rest
+        checksum = 0xCBF29CE484222325
+        for byte in manifest:
+            checksum = (checksum ^ byte) * 0x100000001B3 % (1 << 64)
         file.seek(at)
-        file.write(line[: -len(suffix)] + suffix.encode() + b"\n" + rest)
+        file.write(manifest + TRAILER.pack(magic, start, packed, at, length, count, checksum))
     return target
 
 

@@ -16,25 +16,8 @@ import msgspec
 from scitq.commands.context import Context
 from scitq.commands.render import neutral
 from scitq.errors import EXIT_FAILED, EXIT_OK, NotLoggedInError, ScitqError
-from scitq.util import clock, files, paths, proc, units
+from scitq.util import clock, files, filesystems, paths, proc, units
 
-_NETWORK = {
-    "nfs",
-    "nfs4",
-    "lustre",
-    "gpfs",
-    "beegfs",
-    "ceph",
-    "cifs",
-    "smb3",
-    "smbfs",
-    "9p",
-    "fuse.sshfs",
-    "fuse.glusterfs",
-    "afs",
-    "orangefs",
-    "panfs",
-}
 _LOW_BYTES = 1_000_000_000
 
 
@@ -146,22 +129,6 @@ def _clock() -> Iterator[Finding]:
         yield Finding(what="time service", state="ok", detail="the clock is kept right")
 
 
-def file_system_of(folder: Path) -> str:
-    """The type of the file system that holds `folder`, as /proc/mounts names it; empty when unknown."""
-    try:
-        lines = Path("/proc/mounts").read_text().splitlines()
-    except OSError:
-        return ""
-    best, kind = "", ""
-    whole = str(folder.resolve())
-    for line in lines:
-        _device, place, found, *_rest = line.split(" ")
-        place = place.replace("\\040", " ")
-        if (whole == place or whole.startswith(place.rstrip("/") + "/")) and len(place) >= len(best):
-            best, kind = place, found
-    return kind
-
-
 def _folder(given: str | None) -> Iterator[Finding]:
     folder = Path(given).absolute() if given else paths.data_folder()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -170,8 +137,8 @@ def _folder(given: str | None) -> Iterator[Finding]:
             what="data folder", state="problem", detail=f"{there} can't be written", advice="name another one: scitq.data_dir, --work-dir"
         )
         return
-    kind = file_system_of(there)
-    if kind in _NETWORK:
+    kind = filesystems.kind_of(folder)
+    if filesystems.is_network(kind):
         advice = "a server's data is best on a local disk; on a network file system it runs in its safe, slower way (docs/operations.md)"
         yield Finding(what="data folder", state="warning", detail=f"{folder} is on {kind}", advice=advice)
     if os.statvfs(there).f_flag & os.ST_NOEXEC:

@@ -9,6 +9,7 @@ import signal
 from contextlib import suppress
 from pathlib import Path
 
+from scitq.agent.keeper import exits
 from scitq.agent.keeper.messages import NOT_STARTED, Exited, Key, Start
 from scitq.agent.tasklog import STDERR, STDOUT, LogWriter
 from scitq.util import clock, proc
@@ -39,13 +40,18 @@ class Child:
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         err_read, err_write = os.pipe2(os.O_CLOEXEC)
         self.pipes = {out_read: STDOUT, err_read: STDERR}
-        self.pidfd = -1
+        self.exit_fd = -1
         self.started_s = clock.monotonic_s()
         try:
             os.chdir(order.folder)
             order.env[MARK] = f"{order.key[0]}/{order.key[1]}"
             self.pid = proc.spawn(order.argv, order.env, stdout=out_write, stderr=err_write)
-            self.pidfd = os.pidfd_open(self.pid)
+            try:
+                self.exit_fd = exits.watch(self.pid)
+            except BaseException:  # nobody would know of it
+                os.killpg(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise
         except BaseException:
             os.close(out_read)
             os.close(err_read)

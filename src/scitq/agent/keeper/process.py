@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from scitq.agent.keeper import exits
 from scitq.agent.keeper.child import (
     KEPT_IN_MEMORY,
     Child,
@@ -110,7 +111,7 @@ class Keeper:
     def _handle(self, descriptor: int, events: int) -> None:
         child = self._by_fd.get(descriptor)
         if child is not None:
-            if descriptor == child.pidfd:
+            if descriptor == child.exit_fd:
                 self._reap(child)
             elif not child.is_blocked and not child.read(descriptor):
                 self._close_pipe(child, descriptor)
@@ -209,7 +210,7 @@ class Keeper:
         heapq.heappush(self._young, (child.started_s + YOUNG_S[0], child.pid, 0, child))
         if child.most_memory_bytes:
             self._limited.add(child)
-        for descriptor in (*child.pipes, child.pidfd):
+        for descriptor in (*child.pipes, child.exit_fd):
             self._by_fd[descriptor] = child
             self._epoll.register(descriptor, select.EPOLLIN)
 
@@ -304,9 +305,9 @@ class Keeper:
         os.close(descriptor)
 
     def _reap(self, child: Child) -> None:
-        self._epoll.unregister(child.pidfd)
-        del self._by_fd[child.pidfd]
-        os.close(child.pidfd)
+        self._epoll.unregister(child.exit_fd)
+        del self._by_fd[child.exit_fd]
+        os.close(child.exit_fd)
         child.reap()
         self._pids.discard(child.pid)
         self._limited.discard(child)
@@ -357,7 +358,7 @@ class Keeper:
 
     def _kill_stray(self, pid: int, owner: Child) -> None:
         with suppress(OSError):
-            descriptor = os.pidfd_open(pid)
+            descriptor = exits.watch(pid)
             os.kill(pid, signal.SIGKILL)
             self._strays[descriptor] = (pid, owner)
             self._epoll.register(descriptor, select.EPOLLIN)

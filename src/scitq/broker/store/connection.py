@@ -14,44 +14,10 @@ from typing import Any
 import apsw
 
 from scitq.errors import ConflictError, ScitqError, UsageError
+from scitq.util import filesystems
 
 _BUSY_MS = 10_000
 _ROWS_AT_ONCE = (100, 10)
-
-
-def filesystem_name(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str | None:
-    """The name of the network file system that holds `folder`; None for a local one.
-
-    Told by the longest mount point above the folder, as the kernel lists them (`mounts`).
-    """
-    network = {
-        "nfs",
-        "nfs4",
-        "lustre",
-        "gpfs",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "9p",
-        "ceph",
-        "beegfs",
-        "afs",
-        "fuse.sshfs",
-        "fuse.glusterfs",
-        "panfs",
-    }
-    best, kind = "", ""
-    real = os.path.realpath(folder)
-    try:
-        lines = mounts.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        point = before.split()[4].replace("\\040", " ")
-        if (real == point or real.startswith(point.rstrip("/") + "/")) and len(point) >= len(best):
-            best, kind = point, after.split()[0]
-    return kind if kind in network else None
 
 
 class Store:
@@ -68,11 +34,12 @@ class Store:
         """
         self.folder = folder
         self.path = folder / "scitq.db"
-        kind = filesystem_name(folder) or ("a network file system" if assume_network else None)
-        self.is_exclusive = kind is not None
-        if kind and on_network == "refuse":
+        kind = filesystems.kind_of(folder)
+        self.is_exclusive = assume_network or filesystems.is_network(kind)
+        if self.is_exclusive and on_network == "refuse":
             raise UsageError(
-                f"the data folder {folder} lies on {kind}, where the database's shared memory breaks; put scitq.data_dir on a local disk"
+                f"the data folder {folder} lies on {kind}, a network file system, where the database's shared memory breaks;"
+                " put scitq.data_dir on a local disk"
                 " (or set scitq.network_filesystem to exclusive)"
             )
         self._lock = self._take_lock()
