@@ -9,7 +9,7 @@ import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +25,7 @@ _MEMORY: Final = 192 << 20
 _PUNCH_EVERY: Final = 32 << 20
 _PUNCH_AND_KEEP_SIZE: Final = 0x03
 _HEAD: Final = 512
-_ZSTD_STEP: Final = 2048
+_AT_ONCE: Final = 1 << 18
 
 
 class Content(StrEnum):
@@ -167,38 +167,54 @@ class _XzReader:
 class _ZstdReader:
     """All frames of a zstd file; notices a truncated last one, which the library's stream takes for an end.
 
-    A few bytes at a time, for each of them may stand for 32 KiB.
+    One block at a time: it gives 128 KiB at most, while a few bytes of what is inside can stand for gigabytes.
     """
 
     def __init__(self, source: Consumed) -> None:
-        self._source = source
         self._factory = zstandard.ZstdDecompressor(max_window_size=_MEMORY)
         self._machine = self._factory.decompressobj()
-        self._buffer = b""
-        self._position = 0
+        self._pieces = _zstd_pieces(_Exactly(source).read)
         self._is_inside = False
 
     def read(self, _size: int = -1) -> bytes:
-        while True:
-            if self._position >= len(self._buffer):
-                self._buffer, self._position = (self._source.read(1 << 18) or b""), 0
-                if not self._buffer:
-                    if self._is_inside:
-                        raise EOFError("the file ends too early")
-                    return b""
-            data = self._buffer[self._position : self._position + _ZSTD_STEP]
-            self._position += len(data)
-            self._is_inside = True
+        for data in self._pieces:
             chunk = self._machine.decompress(data)
+            self._is_inside = not self._machine.eof
             if self._machine.eof:
-                self._position -= len(self._machine.unused_data)
                 self._machine = self._factory.decompressobj()
-                self._is_inside = False
             if chunk:
                 return chunk
+        if self._is_inside:
+            raise EOFError("the file ends too early")
+        return b""
 
     def close(self) -> None:
         pass
+
+
+def _zstd_pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """The bytes of a zstd file, cut after each block (RFC 8878, 3.1); what is cut short or is no zstd comes as it is."""
+    while magic := read(4):
+        if 0x184D2A50 <= int.from_bytes(magic, "little") <= 0x184D2A5F:
+            length = read(4)
+            yield magic + length
+            left = int.from_bytes(length, "little")
+            while left and (piece := read(min(left, 1 << 16))):
+                left -= len(piece)
+                yield piece
+            continue
+        head = read(1)
+        flags = head[0] if head else 0
+        is_single = bool(flags & 0x20)
+        head += read((0 if is_single else 1) + (0, 1, 2, 4)[flags & 3] + (int(is_single), 2, 4, 8)[flags >> 6])
+        yield magic + head
+        is_last = False
+        while not is_last and len(header := read(3)) == 3:
+            number = int.from_bytes(header, "little")
+            is_last, is_repeated = bool(number & 1), number >> 1 & 3 == 1
+            yield header + read(1 if is_repeated else number >> 3)
+        if is_last and flags & 4:
+            yield read(4)
 
 
 class _Exactly:
@@ -206,22 +222,20 @@ class _Exactly:
 
     def __init__(self, source: Any) -> None:  # noqa: ANN401 - anything with read
         self._source = source
-        self._rest = b""
+        self._rest = memoryview(b"")
 
     def read(self, size: int) -> bytes:
         if len(self._rest) >= size:
-            chunk, self._rest = self._rest[:size], self._rest[size:]
+            chunk, self._rest = bytes(self._rest[:size]), self._rest[size:]
             return chunk
-        pieces, have = [self._rest], len(self._rest)
-        while have < size:
-            piece = self._source.read(size - have)
-            if not piece:
-                break
-            pieces.append(piece)
-            have += len(piece)
-        whole = b"".join(pieces)
-        self._rest = whole[size:]
-        return whole[:size]
+        pieces: list[bytes | memoryview] = [self._rest]
+        missing = size - len(self._rest)
+        self._rest = memoryview(b"")
+        while missing > 0 and (piece := self._source.read(max(missing, _AT_ONCE))):
+            pieces.append(piece[:missing])
+            self._rest = memoryview(piece)[missing:]
+            missing -= len(pieces[-1])
+        return b"".join(pieces)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from scitq.errors import StorageError
+from scitq.errors import DiskFullError, StorageError
 from scitq.storage.base import Cancel
 from scitq.util.units import format_bytes
 
@@ -61,6 +61,13 @@ class Meter:
 
     def add_bytes(self, count: int) -> None:
         """So many bytes are about to be written."""
+        self.pass_bytes(count)
+        if self.bytes > self._asked:
+            self._ask(max(_ASK_ROOM_EVERY, count))
+            self._asked = self.bytes + _ASK_ROOM_EVERY
+
+    def pass_bytes(self, count: int) -> None:
+        """So many bytes came out that nobody keeps."""
         self._cancel.check()
         self.bytes += count
         if self.bytes > self._limits.most_bytes:
@@ -68,6 +75,9 @@ class Meter:
             raise StorageError(f"{self.uri}: it would expand to more than {most} (worker.max_extract_size in scitq.yaml)")
         if self.bytes > _RATIO_COUNTS_FROM and self.bytes > self._limits.most_ratio * max(self._packed, 1):
             raise StorageError(f"{self.uri}: it expands to more than {self._limits.most_ratio} times its size, as only an attack does")
-        if self.bytes > self._asked:
-            self._room(max(_ASK_ROOM_EVERY, count))
-            self._asked = self.bytes + _ASK_ROOM_EVERY
+
+    def _ask(self, count: int) -> None:
+        try:
+            self._room(count)
+        except DiskFullError as error:
+            raise DiskFullError(f"{self.uri}: {error.message}; {format_bytes(self.bytes)} of its content had come out so far") from error

@@ -80,8 +80,8 @@ def _extract_tar(archive: Path, kind: Content, staging: Staging, meter: Meter) -
                     raise EOFError("its end mark is missing")
         except tarfile.TarError as error:
             raise StorageError(f"{meter.uri}: the archive is corrupt or truncated: {error}") from error
-        while stream.read(_CHUNK):
-            meter.add_bytes(0)
+        while chunk := stream.read(_CHUNK):
+            meter.pass_bytes(len(chunk))
 
 
 class _Joined:
