@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import zstandard
+
 ROOT = Path(__file__).parents[2]
 TRAILER = struct.Struct("<8s6Q")
 
@@ -36,6 +38,22 @@ def renamed(exe: Path, target: Path, suffix: str) -> Path:
         file.seek(at)
         file.write(manifest + TRAILER.pack(magic, start, packed, at, length, count, checksum))
     return target
+
+
+def contents(exe: Path) -> dict[str, bytes]:
+    """What is in the file: the launcher, the manifest, and each file and link by its path."""
+    whole = exe.read_bytes()
+    _, start, packed, at, length, _, _ = TRAILER.unpack(whole[-TRAILER.size :])
+    manifest = whole[at : at + length]
+    data = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj().decompress(whole[start : start + packed])
+    found = {"(launcher)": whole[:start], "(manifest)": manifest}
+    done = 0
+    for line in manifest.decode().splitlines()[2:]:
+        kind, _, size, path = line.split(" ", 3)
+        if kind != "d":
+            found[path] = data[done : done + int(size)]
+            done += int(size)
+    return found
 
 
 def in_mounts(commands: str, argv: Sequence[str | Path]) -> list[str]:
