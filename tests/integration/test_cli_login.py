@@ -270,7 +270,7 @@ def test_auth_13_wrong_user_and_wrong_password_are_told_the_same(site, nobody):
     nobody.ok("ping")
     wrong_user = nobody.fails("login --user nobody-at-all --password-stdin", 3, stdin="x1")
     wrong_password = nobody.fails("login --user admin --password-stdin", 3, stdin="x1")
-    assert "invalid credentials" in wrong_user.err
+    assert "login failed: Unauthenticated: invalid credentials" in wrong_user.err
     assert wrong_user.err == wrong_password.err
 
 

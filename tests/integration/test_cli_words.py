@@ -161,6 +161,12 @@ def test_cli_08_control_characters_are_neutralised(site):
     assert site.ok(f"task list --id {task} --json").json[0]["command"].startswith("echo \x1b[31m")
 
 
+def test_cli_08_control_characters_are_neutralised_in_complaints_too(alone):
+    ran = alone.fails(["task", "create", "--from-file", "x\x1b[31m\x9b1m"], 2)
+    assert "x\\x1b[31m\\x9b1m can't be read" in ran.err
+    assert "\nsee: scitq" in alone.fails(["task", "list", "--status", "\x1b"], 2).err, "lines stay lines"
+
+
 def test_cli_08_no_home(site):
     for home in (None, "/proc/nowhere"):
         assert site.ok("task list", env={"HOME": home, "XDG_RUNTIME_DIR": None}).status == 0

@@ -35,6 +35,13 @@ def _forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _say(text: str) -> None:
+    """One complaint on stderr; what it quotes (a file's name, a value) may hold control characters, but can't drive the terminal."""
+    from scitq.commands.render import neutral_lines
+
+    print(f"scitq: {neutral_lines(text)}", file=sys.stderr)
+
+
 def _unforeseen(error: Exception) -> str:
     """What to say of a failure that no command foresaw: of a file, in the system's words; of ourselves, as what it is."""
     if isinstance(error, OSError) and error.strerror and isinstance(error.filename, (str, bytes)):
@@ -73,7 +80,7 @@ def run(words: Sequence[str]) -> int:
         status = _run(words)
         sys.stdout.flush()
     except errors.ScitqError as error:
-        print(f"scitq: {error.message}", file=sys.stderr)
+        _say(error.message)
         status = error.exit_status
     except KeyboardInterrupt:
         status = errors.EXIT_INTERRUPTED
@@ -87,9 +94,9 @@ def run(words: Sequence[str]) -> int:
             raise
         if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
             _forget_stdout()
-            print(f"scitq: stdout can't be written: {error.strerror}", file=sys.stderr)
+            _say(f"stdout can't be written: {error.strerror}")
         else:
-            print(f"scitq: {_unforeseen(error)}", file=sys.stderr)
+            _say(_unforeseen(error))
         status = errors.EXIT_FAILED
     return status
 

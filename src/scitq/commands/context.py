@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from scitq.commands.render import Output
+from scitq.commands.render import Output, neutral_lines
 from scitq.commands.table import Command
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Context:
     def note(self, text: str) -> None:
         """A remark for people: on stderr, and not with --quiet."""
         if not self.out.is_quiet:
-            print(f"scitq: {text}", file=sys.stderr)
+            print(f"scitq: {neutral_lines(text)}", file=sys.stderr)
 
     def done(self, text: str, **facts: object) -> None:
         """The end of an action that has no ids to print: a remark, and with --json the facts."""

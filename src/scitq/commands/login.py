@@ -7,7 +7,7 @@ import sys
 
 from scitq.commands import arguments, terminal
 from scitq.commands.context import Context
-from scitq.errors import EXIT_OK, ScitqError, UsageError, from_code
+from scitq.errors import EXIT_OK, NotLoggedInError, ScitqError, UsageError, from_code
 
 EPILOG = """examples:
   SCITQ_TOKEN=$(scitq login)                  asks on the terminal; good for this terminal session
@@ -54,7 +54,8 @@ def run(context: Context) -> int:
     except ScitqError as error:
         if error.message.startswith("login failed"):
             raise
-        raise from_code(error.code, f"login failed: {error.message}") from None
+        kind = "Unauthenticated: " if isinstance(error, NotLoggedInError) else ""  # the word of the guide, as `Unavailable` is
+        raise from_code(error.code, f"login failed: {kind}{error.message}") from None
     if not options.no_session and sessions.write(api.address, given.token) and not context.out.is_quiet and sys.stderr.isatty():
         context.note(f"logged in as {given.user} for this terminal session; for scripts: export SCITQ_TOKEN")
     if context.out.is_json:

@@ -16,16 +16,23 @@ _NEUTRAL |= dict.fromkeys((0x202A, 0x202B, 0x202C, 0x202D, 0x202E, 0x2066, 0x206
 
 
 class Column(NamedTuple):
-    """A column of a table: its name (also for --columns), how to get a cell's text from a row, and whether it holds numbers."""
+    """A column of a table: its name (also for --columns), how to get a cell's text from a row, whether it holds numbers,
+    and whether a terminal's edge may cut it when it is the last."""
 
     name: str
     cell: Callable[[Any], str]
     is_number: bool = False
+    may_be_cut: bool = False
 
 
 def neutral(text: str) -> str:
     """`text` with its control characters written out, so that it can't drive the terminal and stays on one line."""
     return text.translate(_NEUTRAL)
+
+
+def neutral_lines(text: str) -> str:
+    """The same for a text of several lines, which stay."""
+    return "\n".join(neutral(line) for line in text.split("\n"))
 
 
 def plain(value: object) -> Any:  # noqa: ANN401 - JSON data
@@ -91,15 +98,23 @@ class Output:
             self.table([[column.cell(row) for column in columns] for row in rows], columns)
 
     def table(self, cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> None:
-        """Lines under a line of headings. In a terminal a line is cut at the window's width; in a pipe never (contract LST-11)."""
+        """Lines under a line of headings; in a pipe never cut (contract LST-11). In a terminal's window that is too narrow a last
+        column is cut if it may be, else wrapped; and where the columns before it do not fit either, each row is a block of lines."""
         shown = [[neutral(cell) for cell in row] for row in cells]
         widths = [max([len(column.name), *(len(row[i]) for row in shown)]) for i, column in enumerate(columns)]
         width = os.get_terminal_size(sys.stdout.fileno()).columns if self.is_terminal else 0
+        is_cut = width > 0 and columns[-1].may_be_cut
+        if width and not is_cut and shown and sum(widths[:-1]) + 2 * len(widths[:-1]) >= width:
+            for number, row in enumerate(cells):
+                if number:
+                    self.text("")
+                self.fields(zip((column.name for column in columns), row, strict=True))
+            return
 
         def line(row: Sequence[str]) -> str:
             parts = [cell.rjust(w) if column.is_number else cell.ljust(w) for cell, w, column in zip(row, widths, columns, strict=True)]
             whole = "  ".join(parts).rstrip()
-            return whole[: width - 1] + "…" if width and len(whole) > width else whole
+            return whole[: width - 1] + "…" if is_cut and len(whole) > width else whole
 
         heading = line([column.name.upper() for column in columns])
         self.text(f"\x1b[1m{heading}\x1b[0m" if self.has_color else heading)

@@ -38,7 +38,7 @@ COLUMNS = {
         Column("labels", lambda row: ",".join(f"{name}={value}" for name, value in row.labels.items())),
         Column("reason", lambda row: row.reason),
         Column("container", lambda row: row.container),
-        Column("command", lambda row: row.command),
+        Column("command", lambda row: row.command, may_be_cut=True),
     )
 }
 _USUAL = ("id", "status", "name", "worker", "exit", "created", "container", "command")

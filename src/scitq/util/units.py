@@ -8,6 +8,8 @@ from scitq.errors import UsageError
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d|w)?", re.IGNORECASE)
 _SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_LONGEST_S = 1000 * 365 * 86400
+_MOST_BYTES = 2**63
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?)b?", re.IGNORECASE)
 
 
@@ -16,16 +18,19 @@ def parse_duration_s(text: str) -> float:
     text = text.strip()
     clock = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d)(?::(\d\d))?", text)
     if clock:
-        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
-        return days * 86400 + hours * 3600 + minutes * 60 + seconds
-    total, position = 0.0, 0
-    for match in _DURATION.finditer(text):
-        if match.start() != position:
-            break
-        total += float(match[1]) * _SECONDS[(match[2] or "s").lower()]
-        position = match.end()
+        total: float = sum(float(part or 0) * unit for part, unit in zip(clock.groups(), (86400, 3600, 60, 1), strict=True))
+        position = len(text)
+    else:
+        total, position = 0.0, 0
+        for match in _DURATION.finditer(text):
+            if match.start() != position:
+                break
+            total += float(match[1]) * _SECONDS[(match[2] or "s").lower()]
+            position = match.end()
     if not text or position != len(text):
         raise UsageError(f"{text!r} is no duration; write 90s, 15m, 2h, 7d or 1h30m")
+    if total > _LONGEST_S:
+        raise UsageError(f"{text!r} is too long; at most 1000 years")
     return total
 
 
@@ -35,7 +40,10 @@ def parse_bytes(text: str) -> int:
     if not match:
         raise UsageError(f"{text!r} is no size; write 500M, 10G or 1.5TiB")
     power = " kmgtp".index(match[2].lower()) if match[2] else 0
-    return int(float(match[1]) * (1024 if match[3] else 1000) ** power)
+    found = float(match[1]) * (1024 if match[3] else 1000) ** power
+    if found >= _MOST_BYTES:
+        raise UsageError(f"{text!r} is too large; at most 8 EiB")
+    return int(found)
 
 
 def format_bytes(count: float) -> str:
