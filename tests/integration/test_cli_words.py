@@ -167,6 +167,20 @@ def test_cli_08_control_characters_are_neutralised_in_complaints_too(alone):
     assert "\nsee: scitq" in alone.fails(["task", "list", "--status", "\x1b"], 2).err, "lines stay lines"
 
 
+@pytest.mark.parametrize(
+    "words", ["task list --command", "file list", "login --password-stdin --user", "flavor list --filter", "ping --server"]
+)
+def test_cli_08_bytes_that_are_no_text_are_a_usage_error(site, words):
+    ran = site.fails([*words.split(), os.fsdecode(b"a\xffb")], 2, stdin="x")
+    assert "UTF-8" in ran.err or "'a" in ran.err
+    assert "internal error" not in ran.err
+
+
+def test_cli_08_a_token_or_a_line_that_is_no_text(site):
+    assert "UTF-8" in site.fails("task list", 2, env={"SCITQ_TOKEN": os.fsdecode(b"\xff")}).err
+    assert "stdin, line 1: no valid JSON" in site.fails("task create --from-file -", 2, stdin=b'{"command": "\xff"}\n').err
+
+
 def test_cli_08_no_home(site):
     for home in (None, "/proc/nowhere"):
         assert site.ok("task list", env={"HOME": home, "XDG_RUNTIME_DIR": None}).status == 0

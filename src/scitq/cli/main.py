@@ -82,6 +82,9 @@ def run(words: Sequence[str]) -> int:
     except errors.ScitqError as error:
         _say(error.message)
         status = error.exit_status
+    except UnicodeEncodeError as error:  # a word, a variable or a file's name that no message can carry
+        _say(f"{error.object[:200]!r} is not valid UTF-8")
+        status = errors.EXIT_USAGE
     except KeyboardInterrupt:
         status = errors.EXIT_INTERRUPTED
     except BrokenPipeError:

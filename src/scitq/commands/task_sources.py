@@ -59,7 +59,7 @@ def _decoded(line: bytes) -> Any:  # noqa: ANN401 - whatever the line holds
     """The JSON value in `line`; UsageError for a key that stands twice in one object, which decoders pass over in silence."""
     try:
         value = msgspec.json.decode(line)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"no valid JSON: {error}") from None
     if line.count(b":") > _keys(value):
         json.loads(line, object_pairs_hook=_refuse_doubles)
