@@ -103,6 +103,8 @@ class Agent:
         self._bare = BareExecutor(self._loop, keeper, self._runner)
         self._keeper = keeper
         self._containers = container_executor(options.runtime, self._uid, options.work_dir, self._bare, self._runner)
+        if self._containers is None and not options.allows_bare:
+            raise ScitqError("this worker could run nothing: it has no container runtime, and --no-bare forbids bare tasks")
         self._runner.bare, self._runner.containers = self._bare, self._containers
         self._orders = Orders(self._runner, self._outbox, {}, answer=self._answer, settings=self._change_settings, quit_agent=self._end)
         self._runner.files_kept = self._keep

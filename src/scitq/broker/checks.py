@@ -18,6 +18,8 @@ _IMAGE = re.compile(
     r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
     r"(?::[A-Za-z0-9_][A-Za-z0-9_.\-]{0,127})?(?:@sha256:[0-9a-f]{64})?"
 )
+_IMAGE_FILE = re.compile(r"/[^\x00-\x1f\x7f:,]*\.sif")
+"""A file on the workers, for apptainer."""
 _QUOTING = re.compile(r"""['"\\]""")
 """Without any of these, splitting can't fail."""
 _NAME = re.compile(r"[^\x00-\x1f\x7f/]{1,200}")
@@ -41,7 +43,7 @@ def _text(what: str, text: str, most: int) -> None:
 
 @functools.lru_cache(maxsize=4096)
 def _is_image(name: str) -> bool:
-    return name == BARE or (len(name) <= 512 and _IMAGE.fullmatch(name) is not None)
+    return name == BARE or (len(name) <= 512 and any(rule.fullmatch(name) for rule in (_IMAGE, _IMAGE_FILE)))
 
 
 def _is_variable(name: str) -> bool:

@@ -153,11 +153,11 @@ def test_the_pull_of_a_killed_agent_ends_with_it_and_is_done_anew(machine: Machi
     assert machine.left() == []
 
 
-def test_a_disk_that_is_full_is_named_and_nothing_is_left(machine: Machine, docker_service) -> None:
-    image = archive(machine.folder, docker_service, "python:3.12")
+def test_a_disk_that_is_full_is_named_and_nothing_is_left(machine: Machine, docker_service, registry_service) -> None:
+    image = docker_service.push(registry_service, f"large/{uuid.uuid4().hex[:8]}:1", source="python:3.12")
     with tmpfs(machine.images, "20m"):
         with pytest.raises(ImageError, match="no space left on device"):
-            machine.executor().prepare(f"docker-archive://{image.partition(':')[2]}", {}, Cancel())
+            machine.executor().prepare(image, {}, Cancel())
         assert [file.suffix for file in machine.images.iterdir()] == [".lock"]
 
 

@@ -470,6 +470,8 @@ def test_log_05_chunks_are_stored_once_whatever_comes_twice_or_early(desk: Desk)
         ({"container": "-v /:/host alpine"}, "no name of a container image"),
         ({"container": "--privileged"}, "no name of a container image"),
         ({"container": "UPPER"}, "no name of a container image"),
+        ({"container": "/a,b.sif"}, "no name of a container image"),
+        ({"container": "/a/tool.img"}, "no name of a container image"),
         ({"command": " \n"}, "command is empty"),
         ({"command": "echo 'x"}, "can't be split"),
         ({"command": "a\0b"}, "NUL"),
@@ -487,7 +489,8 @@ def test_what_could_never_run_is_refused_at_creation(desk: Desk, spec: dict[str,
 
 
 @pytest.mark.parametrize(
-    "image", ["alpine", "python:3.12", "reg:5000/a/b:tag", "localhost/x", "a@sha256:" + "0" * 64, "ghcr.io/o/p_q:v1", "bare"]
+    "image",
+    ["alpine", "python:3.12", "reg:5000/a/b:tag", "localhost/x", "a@sha256:" + "0" * 64, "ghcr.io/o/p_q:v1", "bare", "/a b/tool-1.2.sif"],
 )
 def test_cre_12_names_of_images_are_taken(desk: Desk, image: str) -> None:
     assert desk.create(spec=TaskSpec(container=image, command="true"))

@@ -77,17 +77,16 @@ class ApptainerExecutor:
         for left in self._images.glob(f".{target.stem}.*"):  # of a pull that was killed: this one holds the lock
             shutil.rmtree(left, ignore_errors=True)
         folder = target.with_name(f".{target.stem}.{secrets.token_hex(4)}")
-        source = image if "://" in image else f"docker://{image}"
-        host = source.partition("://")[2].split("/")[0]
+        host = image.split("/")[0]
         prefix = self._install.prefix
         env = {f"{prefix}_TMPDIR": str(folder), f"{prefix}_CACHEDIR": str(folder / "cache")}
         if entry := credentials.get(host) or (credentials.get("docker.io") if "." not in host and ":" not in host else None):
             env[f"{prefix}_DOCKER_USERNAME"] = entry.get("username", "")
             env[f"{prefix}_DOCKER_PASSWORD"] = entry.get("password", "")
-        if host.partition(":")[0] == "localhost" or host.startswith(("127.", "[::1]")):
+        if host.partition(":")[0] == "localhost" or host.startswith("127."):
             env[f"{prefix}_NOHTTPS"] = "1"  # as Docker does
         made = folder / "image.sif"
-        words: list[str | Path] = [self._install.program, "--silent", "pull", "--disable-cache", made, source]
+        words: list[str | Path] = [self._install.program, "--silent", "pull", "--disable-cache", made, f"docker://{image}"]
         try:
             folder.mkdir(mode=0o700)
             process = proc.start_helper(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

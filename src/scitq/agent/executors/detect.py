@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def container_executor(runtime: str, uid: str, work_dir: Path, bare: BareExecutor, sink: Sink) -> Executor | None:
     """The one that `runtime` names, or the first that answers for `auto`; None for `bare` and when `auto` finds none.
 
-    Raises UnavailableError when the named one does not answer.
+    Raises ScitqError when the named one does not answer.
     """
     makers: dict[str, Callable[[], Executor]] = {
         "docker": lambda: DockerExecutor(uid, sink),
@@ -32,12 +32,19 @@ def container_executor(runtime: str, uid: str, work_dir: Path, bare: BareExecuto
     if runtime != "auto":
         if runtime not in makers:
             raise UsageError(f"unknown runtime {runtime!r}; possible are auto, {', '.join(makers)} and bare")
-        return makers[runtime]()
+        try:
+            return makers[runtime]()
+        except UnavailableError as error:
+            # a status of its own: 4 means that the server is away
+            raise ScitqError(f"--runtime {runtime}: {error.message}; `scitq doctor` looks at what there is") from None
+    passed_over: list[str] = []
     for name, make in makers.items():
         try:
-            return make()
-        except UnavailableError as error:
-            logger.debug("%s: %s", name, error)
+            found = make()
         except ScitqError as error:
-            logger.info("%s: %s", name, error)
+            passed_over.append(f"{name}: {error.message}")
+        else:
+            logger.info("containers run by %s%s", name, f" ({'; '.join(passed_over)})" if passed_over else "")
+            return found
+    logger.warning("no container runtime answers, so only bare tasks are taken (%s)", "; ".join(passed_over))
     return None
