@@ -16,8 +16,8 @@ from scitq.protocol.messages.workflow import StepShow
 from scitq.protocol.tokens import Identity
 from scitq.util.units import counted
 
-MOST_AT_ONCE = 2000
-"""Tasks changed by one request: about a tenth of a second."""
+MOST_AT_ONCE = 500
+"""Tasks changed by one request: some hundredths of a second, in which nothing else is answered."""
 T = TypeVar("T")
 
 

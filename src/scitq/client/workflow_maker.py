@@ -15,10 +15,11 @@ from scitq.model.template.plan import Plan, PlannedStep, PlannedTask
 from scitq.model.uri import Uri
 from scitq.protocol.messages import fleet as f
 from scitq.protocol.messages import workflow as m
-from scitq.protocol.messages.task import TaskCreate, TaskDetails, TaskList, TaskRow, TaskRows, TasksCreated, TasksDetails, TaskShow
+from scitq.protocol.messages.task import TaskCreate, TaskList, TaskRow, TaskRows, TasksCreated
 
 MOST_AT_ONCE = 1000
 MOST_BYTES_AT_ONCE = 16 << 20
+_MOST_REPEATED = 200
 _PAGE = 5000
 _LAST_ID = (1 << 62) - 1
 _ON_WORKER = "ACDORUV"
@@ -119,13 +120,13 @@ def _size(spec: TaskSpec) -> int:
     return 500 + len(spec.command) + sum(map(len, spec.inputs)) + sum(map(len, spec.resources))
 
 
-def _batches(tasks: Sequence[tuple[int, PlannedTask]]) -> Iterator[list[tuple[int, PlannedTask]]]:
+def _batches(tasks: Sequence[tuple[int, PlannedTask]], most: int = MOST_AT_ONCE) -> Iterator[list[tuple[int, PlannedTask]]]:
     """Pieces that fit into one message each."""
     batch: list[tuple[int, PlannedTask]] = []
     size = 0
     for entry in tasks:
         more = _size(entry[1].spec)
-        if batch and (len(batch) >= MOST_AT_ONCE or size + more > MOST_BYTES_AT_ONCE):
+        if batch and (len(batch) >= most or size + more > MOST_BYTES_AT_ONCE):
             yield batch
             batch, size = [], 0
         batch.append(entry)
@@ -134,17 +135,17 @@ def _batches(tasks: Sequence[tuple[int, PlannedTask]]) -> Iterator[list[tuple[in
         yield batch
 
 
-def _is_with_a_worker(details: TaskDetails) -> bool:
-    return details.row.status in _ON_WORKER or (details.row.status == "Z" and details.row.worker_id is not None)
+def _is_with_a_worker(found: m.TaskContent) -> bool:
+    return found.status in _ON_WORKER or (found.status == "Z" and found.worker_id is not None)
 
 
-def _has_moved(task: PlannedTask, details: TaskDetails) -> bool:
+def _has_moved(task: PlannedTask, found: m.TaskContent) -> bool:
     """Whether the task has other inputs now."""
-    return (set(task.spec.inputs), set(task.spec.resources)) != (set(details.spec.inputs), set(details.spec.resources))
+    return (set(task.spec.inputs), set(task.spec.resources)) != (set(found.spec.inputs), set(found.spec.resources))
 
 
-def _is_outdated(task: PlannedTask, details: TaskDetails) -> bool:
-    return _is_with_a_worker(details) and _has_moved(task, details)
+def _is_outdated(task: PlannedTask, found: m.TaskContent) -> bool:
+    return _is_with_a_worker(found) and _has_moved(task, found)
 
 
 class _Maker:
@@ -222,8 +223,9 @@ class _Maker:
         """Make anew what failed, and what has other inputs than it had; leave the rest."""
         chosen = [entry for entry in old if self._may_differ(*entry)]
         self.kept += len(old) - len(chosen)
-        for first in range(0, len(chosen), 200):
-            piece = chosen[first : first + 200]
+        rows = {position: row for position, _, row in chosen}
+        for batch in _batches([(position, task) for position, task, _ in chosen], _MOST_REPEATED):
+            piece = [(position, task, rows[position]) for position, task in batch]
             for is_last in (False, False, True):
                 try:
                     self._repeat(piece)
@@ -234,11 +236,11 @@ class _Maker:
 
     def _repeat(self, piece: list[tuple[int, PlannedTask, TaskRow]]) -> None:
         """Look at some tasks and make anew those that need it; ConflictError, and nothing done, when one has changed meanwhile."""
-        shown = self._api.call(TaskShow(ids=[row.id for _, _, row in piece]), TasksDetails).tasks
+        contents = self._api.call(m.TaskContents(ids=[row.id for _, _, row in piece]), m.TasksContents).tasks
         again = [
-            (position, self._again(task, details.row.id))
-            for (position, task, _), details in zip(piece, shown, strict=True)
-            if self._is_to_repeat(task, details)
+            (position, self._again(task, found.id))
+            for (position, task, _), found in zip(piece, contents, strict=True)
+            if self._is_to_repeat(task, found)
         ]
         ids = self._api.call(m.WorkflowRepeat(tasks=[entry for _, entry in again]), m.TasksRepeated).ids if again else []
         for (position, _), number in zip(again, ids, strict=True):
@@ -246,21 +248,20 @@ class _Maker:
             self._fresh.add(position)
         self.retried += ids
         self.kept += len(piece) - len(again)
-        self.busy += [details.row.id for (_, task, _), details in zip(piece, shown, strict=True) if _is_outdated(task, details)]
+        self.busy += [found.id for (_, task, _), found in zip(piece, contents, strict=True) if _is_outdated(task, found)]
 
     def _may_differ(self, _: int, task: PlannedTask, row: TaskRow) -> bool:
         """Whether to look closer: it failed or has not started, gathers from several tasks, or waits for one that is fresh."""
         waits = (*task.depends_on, *task.after_any)
         return row.status in "FXWPIZ" or len(waits) > 1 or any(position in self._fresh for position in waits)
 
-    def _is_to_repeat(self, task: PlannedTask, details: TaskDetails) -> bool:
-        status = details.row.status
-        if _is_with_a_worker(details):
+    def _is_to_repeat(self, task: PlannedTask, found: m.TaskContent) -> bool:
+        if _is_with_a_worker(found):
             return False
-        if status == "S":
-            return _has_moved(task, details)
+        if found.status == "S":
+            return _has_moved(task, found)
         waits = ({self._ids[place] for place in task.depends_on}, {self._ids[place] for place in task.after_any})
-        return status in "FX" or task.spec != details.spec or waits != (set(details.depends_on), set(details.after_any))
+        return found.status in "FX" or task.spec != found.spec or waits != (set(found.depends_on), set(found.after_any))
 
     def _again(self, task: PlannedTask, number: int) -> m.Again:
         return m.Again(

@@ -6,7 +6,7 @@ import apsw
 import pytest
 from tests.lib.desk import Desk
 
-from scitq.broker.store import task_reads, tasks, workers
+from scitq.broker.store import task_reads, tasks, workers, workflows
 from scitq.protocol.messages.task import TaskList
 
 
@@ -50,6 +50,24 @@ def test_lst_12_pages_are_found_by_an_index(desk: Desk, query: TaskList) -> None
     assert not any("USE TEMP B-TREE FOR ORDER BY" in step for step in steps), steps
     if query.step_id or query.worker_id or query.workflow_id or query.array_id:
         assert not scans, steps
+
+
+def test_a_rare_status_is_found_by_its_index(desk: Desk) -> None:
+    db = desk.store.writer
+    for action in (
+        lambda: task_reads.listed(db, listed(status="F")),
+        lambda: task_reads.listed(db, listed(status="R", show_hidden=True)),
+        lambda: list(tasks.with_status(db, "P")),
+        lambda: workflows.inactive(db, 1, 10),
+    ):
+        steps = plans(desk, action)
+        assert any("task_by_status (status=?)" in step for step in steps), steps
+        assert not any(step.startswith("SCAN") or "TEMP B-TREE" in step for step in steps), steps
+
+
+def test_contents_of_many_tasks_are_found_by_key(desk: Desk) -> None:
+    steps = plans(desk, lambda: workflows.contents(desk.store.writer, [1, 2, 3]))
+    assert [step for step in steps if step.startswith("SCAN") and "json_each" not in step] == [], steps
 
 
 def test_what_is_done_for_each_task_is_found_by_key(desk: Desk) -> None:

@@ -97,24 +97,23 @@ def act(ctx: Ctx, message: m.WorkflowAct) -> m.GroupActed:
     changed, remaining = actions[message.action](ctx, workflow)
     ctx.notify("ended")
     fresh = steps.workflow(ctx.tx, workflow.id)
-    return m.GroupActed(
-        id=workflow.id, status=workflows.status(ctx.tx, fresh, workflows.counts(ctx.tx, workflow.id)), changed=changed, remaining=remaining
-    )
+    counted = workflows.counts(ctx.tx, workflow.id) if fresh.status == "ready" else {}
+    return m.GroupActed(id=workflow.id, status=workflows.status(ctx.tx, fresh, counted), changed=changed, remaining=remaining)
 
 
 def _finalize(ctx: Ctx, workflow: Workflow) -> tuple[int, int]:
     if workflow.status != "open":
         return 0, 0
-    ids = workflows.ids_of(ctx.tx, "I", MOST_AT_ONCE, is_running=False, workflow_id=workflow.id)
-    for task_id in ids:
+    ids = workflows.inactive(ctx.tx, workflow.id, MOST_AT_ONCE + 1)
+    remaining = len(ids[MOST_AT_ONCE:])
+    for task_id in ids[:MOST_AT_ONCE]:
         task = tasks.get(ctx.tx, task_id)
         if task is not None:
             waits = dependencies.has_unmet(ctx.tx, task_id)
             advance(ctx, task, TaskEvent.FINALIZE_WAITING if waits else TaskEvent.FINALIZE_READY)
-    remaining = workflows.counts(ctx.tx, workflow.id).get("I", 0)
     if not remaining:
         workflows.set_status(ctx.tx, workflow.id, "ready")
-    return len(ids), remaining
+    return len(ids) - remaining, remaining
 
 
 def _suspend(ctx: Ctx, workflow: Workflow) -> tuple[int, int]:
@@ -195,6 +194,15 @@ def _again(ctx: Ctx, again: m.Again) -> int:
         case TaskStatus.WAITING, False:
             outcomes.stop_waiting(ctx, made)
     return new_id
+
+
+@reads(m.TaskContents)
+def contents(reading: Reading, message: m.TaskContents) -> m.TasksContents:
+    """What some tasks hold, without their history."""
+    if len(message.ids) > MOST_AT_ONCE:
+        raise UsageError(f"{len(message.ids)} tasks in one request; at most {MOST_AT_ONCE}")
+    known = workflows.contents(reading.db, message.ids)
+    return m.TasksContents(tasks=[found(known.get(number), "task", number) for number in message.ids])
 
 
 @reads(m.WorkflowWait)

@@ -18,7 +18,7 @@ _COLUMNS = (
 _FIELDS = [name for name in TaskRow.__struct_fields__ if name != "labels"]
 _JOIN = "FROM task t JOIN task_spec s ON s.id = t.spec_id LEFT JOIN user u ON u.id = t.owner_id"
 
-
+_GROUPS = ("worker_id", "step_id", "workflow_id", "array_id")
 _MOST_RANGES = 100
 """More of them are looked up first: SQLite takes no expression that is a thousand deep."""
 
@@ -43,7 +43,13 @@ def _conditions(db: apsw.Connection, query: TaskList) -> tuple[list[str], dict[s
         where.append("t.successor_id IS NULL")
     if query.status:
         where.append("t.status IN (" + ", ".join(f"'{letter}'" for letter in query.status) + ")")
-    for name in ("worker_id", "step_id", "workflow_id", "array_id"):
+        if (
+            len(query.status) == 1
+            and query.status != "S"
+            and not (query.labels or query.ids or any(getattr(query, name) for name in _GROUPS))
+        ):
+            where.append("t.status NOT IN ('S')")  # the condition of the index by status, without which a rare one is looked for among all
+    for name in _GROUPS:
         if getattr(query, name) is not None:
             where.append(f"t.{name} = :{name}")
             values[name] = getattr(query, name)

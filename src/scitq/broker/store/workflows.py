@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import apsw
+import msgspec
 
 from scitq.broker.store.steps import Step, Workflow
-from scitq.protocol.messages.workflow import Spread, StepRow, StepStats, WorkflowRow
+from scitq.broker.store.tasks import read_spec
+from scitq.protocol.messages.workflow import Spread, StepRow, StepStats, TaskContent, WorkflowRow
 
 _WORKFLOW = "w.id, w.name, w.owner_id, w.status, w.maximum_workers"
 ALIVE = "PACDORUVZI"
@@ -105,6 +107,34 @@ def ids_of(
     query = f"SELECT id FROM task WHERE {where} AND {_IS_RUNNING} = :running ORDER BY id LIMIT :limit"
     values = {"id": step_id if step_id is not None else workflow_id, "letters": letters, "limit": limit, "running": int(is_running)}
     return [row[0] for row in db.execute(query, values)]
+
+
+def inactive(db: apsw.Connection, workflow_id: int, limit: int) -> list[int]:
+    """Up to `limit` tasks of a workflow that are not finalized, by id; found by their status, so that each piece takes the same time."""
+    query = (
+        "SELECT id FROM task WHERE status = 'I' AND status NOT IN ('S') AND +workflow_id = ? AND successor_id IS NULL ORDER BY id LIMIT ?"
+    )
+    return [row[0] for row in db.execute(query, (workflow_id, limit))]
+
+
+def contents(db: apsw.Connection, ids: Sequence[int]) -> dict[int, TaskContent]:
+    """What those of the tasks that there are hold and wait for, by id."""
+    asked = msgspec.json.encode(ids).decode()
+    waits: dict[tuple[int, str], list[int]] = {}
+    query = "SELECT task_id, kind, on_id FROM task_dependency WHERE task_id IN (SELECT value FROM json_each(?)) ORDER BY task_id, on_id"
+    for task_id, kind, on_id in db.execute(query, (asked,)):
+        waits.setdefault((task_id, kind), []).append(on_id)
+    query = (
+        "SELECT t.id, t.status, t.worker_id, s.container, s.command, s.body FROM task t JOIN task_spec s ON s.id = t.spec_id"
+        " WHERE t.id IN (SELECT value FROM json_each(?))"
+    )
+    return {
+        task_id: TaskContent(
+            id=task_id, status=status, worker_id=worker_id, spec=read_spec(*spec),
+            depends_on=waits.get((task_id, "success"), []), after_any=waits.get((task_id, "end"), []),
+        )
+        for task_id, status, worker_id, *spec in db.execute(query, (asked,))
+    }  # fmt: skip
 
 
 def attempts_of(db: apsw.Connection, limit: int, *, step_id: int | None = None, workflow_id: int | None = None) -> list[int]:

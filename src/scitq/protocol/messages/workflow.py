@@ -89,6 +89,7 @@ class GroupActed(Reply, frozen=True, kw_only=True):
     status: str
     changed: int
     remaining: int
+    """How many are left at least; none when it is all done."""
     ids: list[int] = []
     """For a retry: the new tasks."""
 
@@ -136,6 +137,30 @@ class WorkflowWait(Request, frozen=True, kw_only=True):
     name: str | None = None
     at_most_s: float = 20.0
     unless_counts: dict[str, int] = {}
+
+
+class TaskContent(Reply, frozen=True, kw_only=True):
+    """What a task holds and waits for, and where it is."""
+
+    id: int
+    status: str
+    worker_id: int | None
+    spec: TaskSpec
+    depends_on: list[int]
+    after_any: list[int]
+
+
+class TasksContents(Reply, frozen=True, kw_only=True):
+    """In the order asked for."""
+
+    tasks: list[TaskContent]
+
+
+@request("task.contents", USERS, TasksContents)
+class TaskContents(Request, frozen=True, kw_only=True):
+    """What some tasks hold (at most 500 at a time), to be compared with a workflow's file; task.show tells much more and takes longer."""
+
+    ids: list[int]
 
 
 class Again(Reply, frozen=True, kw_only=True):
