@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from scitq.errors import CancelledError, StorageError, TransientStorageError
+from scitq.storage import trust
 from scitq.storage.base import Cancel
 from scitq.storage.dial import connect
 from scitq.util import clock
@@ -321,7 +322,7 @@ class Wire:
 
     def _open(self, origin: Origin, cancel: Cancel) -> Connection:
         if origin.is_tls and self._context is None:
-            self._context = ssl.create_default_context(cafile=self._ca_file)
+            self._context = _context(self._ca_file)
             if not self._verify:
                 self._context.check_hostname = False
                 self._context.verify_mode = ssl.CERT_NONE
@@ -334,6 +335,14 @@ class Wire:
             idle, self._idle = self._idle, {}
         for connection in (connection for kept in idle.values() for connection in kept):
             connection.close()
+
+
+def _context(ca_file: str | None) -> ssl.SSLContext:
+    try:
+        return trust.make_context(ca_file)
+    except OSError as error:  # ssl.SSLError too
+        where = ca_file or trust.find_bundle()
+        raise StorageError(f"the certificates of {where} can't be read: {error.strerror or error}") from error
 
 
 @contextmanager
