@@ -105,16 +105,27 @@ def walk(words: Sequence[str]) -> Typed:
 
 def group_help(path: tuple[str, ...]) -> str:
     """The help of a group: what may follow."""
+    import textwrap
+
     known = table.children(path)
     typed = " ".join(("scitq", *path))
     width = max(len(word) for word in known) + 2
-    lines = [f"usage: {typed} {'<object> <action>' if not path else '<action>'} [options]", "", table.GROUPS[path], ""]
-    lines += [f"  {word:<{width}}{text}" for word, text in known.items()]
-    lines += ["", f"`{typed} {'<object> ' if not path else ''}<action> --help` shows the options of an action, with their defaults."]
+    room = Formatter(typed)._width
+    lines = [
+        f"usage: {typed} {'<object> <action>' if not path else '<action>'} [options]",
+        "",
+        *textwrap.wrap(table.GROUPS[path], room),
+        "",
+    ]
+    for word, text in known.items():
+        lines += textwrap.wrap(text, room, initial_indent=f"  {word:<{width}}", subsequent_indent=" " * (width + 2))
+    shows = f"`{typed} {'<object> ' if not path else ''}<action> --help` shows the options of an action, with their defaults."
+    lines += ["", *textwrap.wrap(shows, room)]
     if not path:
         lines += ["", "options of every command:"]
         shown = argparse.ArgumentParser(prog="scitq", add_help=False, formatter_class=Formatter, usage=argparse.SUPPRESS)
         add_global_arguments(shown)
         shown._action_groups[-1].add_argument("--version", action="version", help="show the version and exit (default: no)")
-        lines += shown.format_help().splitlines()[2:]
+        options = shown.format_help().splitlines()
+        lines += options[next(number for number, line in enumerate(options) if line.startswith("  --server")) :]
     return "\n".join(lines)

@@ -17,7 +17,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         width = 100
-        if os.environ.get("COLUMNS", "").isdigit():
+        if os.environ.get("COLUMNS", "").isdecimal():
             width = max(60, int(os.environ["COLUMNS"]) - 2)
         elif sys.stdout is not None and sys.stdout.isatty():
             width = max(60, min(120, os.get_terminal_size(sys.stdout.fileno()).columns - 2))

@@ -72,3 +72,14 @@ def test_help_leaves_with_status_0(capsys):
             options(flag)
         assert left.value.code == 0
     assert "usage: scitq task list" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "200"])
+def test_cli_02_the_help_of_groups_fits_the_terminal_and_loses_nothing(monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", "10000")
+    whole = {path: parser.group_help(path).split() for path in table.GROUPS}
+    monkeypatch.setenv("COLUMNS", columns)
+    for path, words in whole.items():
+        text = parser.group_help(path)
+        assert text.split() == words
+        assert max(map(len, text.splitlines())) <= max(60, int(columns) - 2)
