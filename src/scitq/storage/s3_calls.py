@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -72,10 +72,10 @@ class S3Calls:
                     if reply.status < 300:
                         yield reply
                         return
-                    if attempt == 1 and self._has_moved(bucket, region, reply):
-                        reply.read()
+                    found = _error_fields(reply.read(1 << 20))
+                    if attempt == 1 and self._has_moved(bucket, region, method, reply, found, cancel):
                         continue
-                    self._refuse(method, path, reply)
+                    raise s3_error(self.uri(path), method, reply.status, found.get("Code", ""), found.get("Message", ""))
             except ConnectionBrokenError as error:
                 raise ConnectionBrokenError(f"{self.uri(path)}: {error}") from error
 
@@ -113,18 +113,20 @@ class S3Calls:
     def _whereabouts(self, bucket: str) -> tuple[str, str]:
         return self._moved.get(bucket, (self.config.endpoint, self.config.region))
 
-    def _has_moved(self, bucket: str, region: str, reply: Reply) -> bool:
-        """Amazon's answer for a bucket of another region; the next try goes there."""
-        actual = reply.headers.get("x-amz-bucket-region", "")
-        if reply.status not in {301, 307, 400} or not actual or actual == region:
+    def _has_moved(self, bucket: str, region: str, method: str, reply: Reply, found: Mapping[str, str], cancel: Cancel) -> bool:
+        """Whether this is the answer for a bucket of another region, told in a header or in the error; the next try goes there."""
+        if reply.status not in {301, 307, 400} or not bucket:
+            return False
+        actual = reply.headers.get("x-amz-bucket-region", "") or found.get("Region", "")
+        if not actual and method == "HEAD":
+            # Answers to HEAD have no body: an ordinary question is told the region, and notes it.
+            with suppress(ScitqError), self.call("GET", bucket, {"location": ""}, cancel=cancel) as told:
+                told.read(1 << 20)
+            return self._whereabouts(bucket)[1] != region
+        if not actual or actual == region:
             return False
         self._moved[bucket] = (self.config.endpoint.replace(f".{self.config.region}.", f".{actual}."), actual)
         return True
-
-    def _refuse(self, method: str, path: str, reply: Reply) -> None:
-        body = reply.read(1 << 20)
-        code, message = _error_text(body)
-        raise s3_error(self.uri(path), method, reply.status, code, message)
 
     def call_xml(
         self,
@@ -134,6 +136,7 @@ class S3Calls:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         *,
+        expected: str = "",
         cancel: Cancel,
     ) -> ElementTree.Element:
         """Make a call whose answer is XML, and give it; an error told with status 200 is raised too."""
@@ -145,8 +148,12 @@ class S3Calls:
         except ElementTree.ParseError as error:
             raise TransientStorageError(f"{self.uri(path)}: the answer is not XML ({error})") from error
         if _tag(root) == "Error":
-            code, message = _error_text(data)
-            raise s3_error(self.uri(path), method, status if status >= 300 else 500, code, message)
+            found = _error_fields(data)
+            raise s3_error(self.uri(path), method, status if status >= 300 else 500, found.get("Code", ""), found.get("Message", ""))
+        if expected and _tag(root) != expected:
+            raise TransientStorageError(
+                f"{self.uri(path)}: the answer is no {expected} of S3 but {_tag(root)!r}; something else answers there"
+            )
         return root
 
     def head(self, path: str, *, cancel: Cancel) -> tuple[Entry, dict[str, str]]:
@@ -161,8 +168,8 @@ class S3Calls:
             query["delimiter"] = "/"
         if token:
             query["continuation-token"] = token
-        root = self.call_xml("GET", bucket, query, headers=self.config.read_headers, cancel=cancel)
-        entries, following = [], ""
+        root = self.call_xml("GET", bucket, query, headers=self.config.read_headers, expected="ListBucketResult", cancel=cancel)
+        entries, following, is_cut = [], "", False
         is_encoded = any(_tag(child) == "EncodingType" and child.text == "url" for child in root)
         for child in root:
             match _tag(child):
@@ -177,13 +184,17 @@ class S3Calls:
                     entries.append(Entry(f"{bucket}/{unquote_plus(key) if is_encoded else key}", 0))
                 case "NextContinuationToken":
                     following = child.text or ""
+                case "IsTruncated":
+                    is_cut = child.text == "true"
                 case _:
                     pass
+        if is_cut and not following:
+            raise TransientStorageError(f"{self.uri(bucket)}: the service cut its list short and does not tell how to go on")
         return entries, following
 
     def buckets(self, *, cancel: Cancel) -> list[str]:
         """The names of all buckets of these credentials."""
-        root = self.call_xml("GET", "", {}, cancel=cancel)
+        root = self.call_xml("GET", "", {}, expected="ListAllMyBucketsResult", cancel=cancel)
         return [part.text or "" for part in root.iter() if _tag(part) == "Name"]
 
     def delete_batch(self, bucket: str, keys: Sequence[str], *, cancel: Cancel) -> None:
@@ -238,6 +249,8 @@ def s3_error(uri: str, method: str, status: int, code: str, message: str) -> Sci
         return SourceMissingError(f"{uri}: no such object")
     if status == 412:
         return StorageError(f"{uri} changed since it was listed; try again")
+    if code == "RequestTimeTooSkewed":
+        return S3Error(f"{uri}: access refused ({words}); set the clock of this machine right")
     if code in _REFUSED_CODES or status in {401, 403}:
         hint = "check the keys in scitq.yaml and their rights"
         if method == "HEAD":
@@ -258,13 +271,13 @@ def entry_of(path: str, headers: Mapping[str, str], size: int | None) -> Entry:
     return Entry(path, -1 if size is None else size, modified_ms, _etag(headers.get("etag", "")))
 
 
-def _error_text(body: bytes) -> tuple[str, str]:
+def _error_fields(body: bytes) -> dict[str, str]:
+    """What an error says: Code, Message, Region and more; nothing when it is none of S3's."""
     try:
         root = ElementTree.fromstring(body)  # noqa: S314 - see call_xml
     except ElementTree.ParseError:
-        return "", ""
-    found = {_tag(child): (child.text or "").strip() for child in root}
-    return found.get("Code", ""), found.get("Message", "")
+        return {}
+    return {_tag(child): (child.text or "").strip() for child in root}
 
 
 def _tag(element: ElementTree.Element) -> str:
