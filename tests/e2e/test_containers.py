@@ -97,6 +97,8 @@ def test_cre_11_statuses_are_kept_and_explained(site: Site) -> None:
     run(site, "no-such-program", status="F")
     assert last(site)["exit_status"] in {None, 127}
     assert "no-such-program" in str(last(site)["reason"]) + site.output(int(str(last(site)["id"])))
+    run(site, "/etc/passwd", status="F")
+    assert "not executable" in str(last(site)["reason"])
     task = site.create("sleep 300", container="alpine")
     site.wait_status(task, "R")
     site.ok(f"task kill --id {task}")

@@ -290,6 +290,13 @@ def test_auth_14_logout_one_and_all(site):
         site.fails("task list", 3, env={"SCITQ_TOKEN": token})
 
 
+def test_auth_14_the_token_that_workers_share_is_not_ended_by_a_logout(site):
+    worker = {"SCITQ_TOKEN": (site.data / "worker.token").read_text()}
+    for words in ("logout", "logout --all"):
+        assert "worker_token" in site.fails(words, 7, env=worker).err
+    assert "worker" in site.ok("ping", env=worker).out
+
+
 def test_auth_14_deleting_and_demoting_act_at_once(site):
     site.ok(["user", "create", "--user", "dora", "--admin", "--password-stdin"], stdin="pw")
     token = site.token_of("dora", "pw")

@@ -373,7 +373,9 @@ def _not_started(job: Job, words: str) -> Ended:
         if spec.shell:
             words = f"the image {spec.container} has no {spec.shell.split()[0]}: {words}"
         elif "exec" in lowered:
-            words = f"command not found in the image {spec.container}: {words}"
+            words = f"command not found in the image {spec.container} (one with | > && or $ needs --shell sh): {words}"
+    elif "exec:" in lowered and "permission denied" in lowered:
+        words = f"the command is found in the image {spec.container}, but is not executable: {words}"
     is_task = "exec" in lowered or "oci runtime" in lowered or "no such image" in lowered
     return Ended(job.key, None, words, "start", is_own_fault=not is_task, log=b"")
 

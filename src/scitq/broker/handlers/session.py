@@ -115,7 +115,9 @@ def worker_token(ctx: Ctx, name: str) -> m.TokenGiven:
 
 @handles(m.Logout)
 def logout(ctx: Ctx, message: m.Logout) -> Done:
-    """Revoke the caller's token, or all of them."""
+    """Revoke the caller's token, or all of them; the one of scitq.yaml, which all workers share, is not ended so."""
+    if not ctx.who.token_id:
+        raise ForbiddenError("this is the worker_token of scitq.yaml; to end it, change it there and restart the server")
     if message.is_all and ctx.who.user_id:
         _revoked(ctx, users.revoke_all(ctx.tx, ctx.who.user_id))
     else:
