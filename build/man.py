@@ -33,7 +33,9 @@ def page(parser: argparse.ArgumentParser, name: str, short: str) -> str:
         action.help = formatter._expand_help(action).replace("%", "%%")
     made = Manpage(parser, _data=about, format="single-commands-section")
     made.prog = name
-    return str(made)
+    title, rest = str(made).split("\n", 1)
+    title = title.replace(made.date.replace("-", "\\-"), made.date)  # as mandoc reads it
+    return f"{title}\n{rest.replace('…', '...')}"  # terminals without UTF-8 would show nothing
 
 
 def overview() -> str:

@@ -94,6 +94,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     fi
     if wants binary; then
         command -v rpm >/dev/null || missing+=(rpm)
+        command -v groff >/dev/null || missing+=(groff-base)
         [ -x /lib/systemd/systemd ] || missing+=(systemd)
         command -v gcc >/dev/null || missing+=(gcc libc6-dev)
     fi

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import scitq
+from scitq.commands import table
 from tests.lib.onefile import ROOT
 
 pytestmark = pytest.mark.xdist_group("packages")
@@ -154,6 +156,41 @@ def test_the_sample_is_what_config_init_writes() -> None:
         [sys.executable, ROOT / "build/sample.py"], env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True
     )
     assert made.stdout == (ROOT / "packaging/scitq.yaml").read_text()
+
+
+def test_every_command_has_a_man_page_that_any_terminal_can_show(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    subprocess.run([sys.executable, ROOT / "build/man.py", tmp_path], env=environment, check=True, capture_output=True, timeout=120)
+    pages = sorted(tmp_path.glob("*.1"))
+    assert {page.stem for page in pages} == {"scitq", *("-".join(("scitq", *one.path)) for one in table.COMMANDS)}
+    shown = subprocess.run(["groff", "-man", "-ww", "-K", "utf8", "-T", "ascii", "-z", *pages], capture_output=True, text=True, timeout=120)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert re.match(r'\.TH SCITQ "1" "\d{4}-\d\d-\d\d" ', (tmp_path / "scitq.1").read_text())
+
+
+RUNTIME_ALONE = """
+import importlib, importlib.metadata, pkgutil, sys
+locked = {name.lower().replace("_", "-") for name in sys.argv[1].split()}
+packages = importlib.metadata.packages_distributions()
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        owners = packages.get(name.partition(".")[0])
+        if owners and not any(owner.lower().replace("_", "-") in locked for owner in owners):
+            raise ModuleNotFoundError(f"{name} is no dependency of scitq")
+sys.meta_path.insert(0, Refusing())
+import scitq
+for module in pkgutil.walk_packages(scitq.__path__, "scitq."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+
+
+def test_every_module_needs_nothing_but_what_is_locked() -> None:
+    lock = (ROOT / "packaging/requirements.lock").read_text()
+    locked = " ".join(["scitq", *re.findall(r"^([\w.-]+)==", lock, re.MULTILINE)])
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run([sys.executable, "-c", RUNTIME_ALONE, locked], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_wheel_gives_the_same_command(tmp_path: Path) -> None:
