@@ -139,8 +139,29 @@ class _Source:
         path = _path_of(match["path"] or "") if match else []
         unknown = _UNKNOWN.search(what)
         if unknown:
-            return self.error([*path, unknown[1]], "there is no such key (docs/configuration.md lists them all)")
-        return self.error(path, what)
+            return self.error([*self._named(path), unknown[1]], "there is no such key (docs/configuration.md lists them all)")
+        return self.error(self._named(path), what)
+
+    def _named(self, path: list[str]) -> list[str]:
+        """`path` with the names that msgspec leaves out (`...`): those of the first entries that it refuses."""
+        named: list[str] = []
+        found: Any = self.plain
+        for word in path:
+            entries = found if isinstance(found, dict) else {}
+            named.append(word if word != "..." else next((str(key) for key in entries if self._is_refused(named, key, entries[key])), word))
+            found = entries.get(named[-1])
+        return named
+
+    @staticmethod
+    def _is_refused(path: list[str], key: object, value: object) -> bool:
+        alone: Any = {key: value}
+        for word in reversed(path):
+            alone = {word: alone}
+        try:
+            msgspec.convert(alone, Config)
+        except msgspec.ValidationError:
+            return True
+        return False
 
 
 def _check(config: Config, source: _Source) -> None:
@@ -156,6 +177,9 @@ def _check(config: Config, source: _Source) -> None:
         )
     if server.network_filesystem not in {"exclusive", "refuse"}:
         raise source.error(["scitq", "network_filesystem"], f"{server.network_filesystem!r} must be exclusive or refuse")
+    for name, storage in config.rclone.items():
+        if not storage.get("type"):
+            raise source.error(["rclone", name], "a storage needs its type: s3, azureblob, … (rclone's name of it)")
     for name, least in (("max_failures", 0), ("transfers", 1)):
         if getattr(config.worker, name) < least:
             raise source.error(["worker", name], f"{getattr(config.worker, name)} is less than {least}")

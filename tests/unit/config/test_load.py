@@ -33,6 +33,11 @@ def read(tmp_path):
         ("scitq:\n  port: 0\n  bind: x\n  port: 1\n", 4, "port: given twice (first on line 2)"),
         ("rclone:\n  a: {type: local}\n  a: {type: s3}\n", 3, "a: given twice"),
         ("scitq:\n  network_filesystem: maybe\n", 2, "exclusive"),
+        ("rclone:\n  a: {type: local}\n  b: text\n", 3, "rclone.b"),
+        ("registries:\n  ok: {}\n  r.example:\n    username: 5\n", 4, "registries.r.example.username"),
+        ("registries:\n  r:\n    user: x\n", 3, "registries.r.user: there is no such key"),
+        ("providers:\n  slurm: {}\n  azure:\n    primary: 5\n", 4, "providers.azure.primary"),
+        ("rclone:\n  a: {type: local}\n  b:\n    provider: AWS\n", 3, "rclone.b: a storage needs its type"),
     ],
 )
 def test_errors_name_file_line_and_key(read, text, line, word):
