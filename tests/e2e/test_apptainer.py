@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import subprocess
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.lib.apptainer import converted
-from tests.lib.podman import as_user, give, needs_to_run_as, open_way, ordinary_user
-from tests.lib.services import ApptainerService, DockerService, RegistryService
+from tests.lib.podman import as_user, can_run, give, needs_to_run_as, open_way, ordinary_user
+from tests.lib.services import IN_CI, ApptainerService, DockerService, RegistryService
 from tests.lib.site import Site, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("apptainer-agent")]
@@ -25,8 +27,8 @@ class Worker:
         self._argv = list(site.argv)
         self._words = [*before, *(as_user(user) if user else [])]
         # TMPDIR: not the test's, which is closed to others; PATH comes first to the folder of the real apptainer
-        self._environment = {"HOME": str(folder), "SCITQ_CACHE": None, "XDG_CACHE_HOME": None, "XDG_RUNTIME_DIR": None, "TMPDIR": None}
-        self._environment |= {"PATH": path}
+        self.environment = {"HOME": str(folder), "SCITQ_CACHE": None, "XDG_CACHE_HOME": None, "XDG_RUNTIME_DIR": None, "TMPDIR": None}
+        self.environment |= {"PATH": path}
         folder.mkdir()
         (folder / "token").write_text(site.ok("user token create --worker --name apptainer").out)
         (folder / "token").chmod(0o600)
@@ -41,7 +43,7 @@ class Worker:
         self.site.argv = [*self._words, *self._argv]
         try:
             with (self.site.folder / "agent.log").open("ab") as log:
-                agent = self.site.start(words, stdout=log, stderr=log, env=self._environment, cwd=self.folder, start_new_session=True)
+                agent = self.site.start(words, stdout=log, stderr=log, env=self.environment, cwd=self.folder, start_new_session=True)
         finally:
             self.site.argv = self._argv
         self.site.agents[:] = [one for one in self.site.agents if one.poll() is None] + [agent]
@@ -112,6 +114,14 @@ def roots(
 ) -> Iterator[Worker]:
     with made(tmp_path_factory.mktemp("apptainer-root"), scitq_argv, image, apptainer_service, None) as worker:
         yield worker
+
+
+@pytest.fixture
+def closed_fuse(tmp_path: Path) -> list[str]:
+    """Words before a command for which /dev/fuse is closed; for others it stays as it is."""
+    closed = tmp_path / "closed"
+    closed.touch(mode=0o600)
+    return ["unshare", "--mount", "sh", "-c", f'mount --bind {closed} /dev/fuse && exec "$@"', "sh"]
 
 
 @pytest.fixture(params=["worker", "roots"])
@@ -243,14 +253,48 @@ def test_another_agent_of_the_user_finds_the_image_there(worker: Worker) -> None
     assert len({worker.site.show(task)["row"]["worker_id"] for task in tasks}) == 2
 
 
-def test_where_nothing_can_be_mounted_images_are_unpacked(
-    tmp_path: Path, scitq_argv: list[str], image: str, apptainer_service: ApptainerService
+def doctor(worker: Worker, before: list[str], after: list[str]) -> dict[str, str]:
+    """What doctor says of apptainer to the worker's user. before, after: words around those that make it that user's."""
+    words = [*before, *(as_user(worker.user) if worker.user else []), *after, *worker.site.argv, "doctor", "--json", "--no-server"]
+    environment = {name: value for name, value in (worker.site.environment | worker.environment).items() if value is not None}
+    ran = subprocess.run(words, env=environment, cwd=worker.folder, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=120)
+    (found,) = [one for one in json.loads(ran.stdout) if one["what"] == "apptainer"]
+    return dict(found)
+
+
+def test_doctor_tells_how_apptainer_works_here_and_what_to_do(
+    worker: Worker, closed_fuse: list[str], apptainer_service: ApptainerService
 ) -> None:
-    """/dev/fuse is closed, for this agent alone."""
-    closed = tmp_path / "closed"
-    closed.touch(mode=0o600)
-    before = ["unshare", "--mount", "sh", "-c", f'mount --bind {closed} /dev/fuse && exec "$@"', "sh"]
-    with ordinary_user("scitqunpacks") as user, made(tmp_path / "w", scitq_argv, image, apptainer_service, user, before=before) as worker:
+    found = doctor(worker, [], [])
+    assert (found["state"], found["detail"]) == (
+        "ok",
+        f"apptainer version {apptainer_service.version}, user namespaces, images mounted by squashfuse",
+    )
+    found = doctor(worker, closed_fuse, [])
+    assert found["state"] == "warning"
+    assert "are unpacked for each task" in found["detail"]
+    assert "/dev/fuse" in found["advice"]
+
+
+def test_doctor_tells_that_there_are_no_user_namespaces(worker: Worker) -> None:
+    """The user is put into one in which no more can be made: a limit that nobody else meets."""
+    assert worker.user
+    if not IN_CI and not can_run(worker.user, [*worker.site.argv, "--version"]):
+        pytest.skip("needs a scitq that others may run; give one by --exe")
+    limited = ["sh", "-c", 'echo 0 >/proc/sys/user/max_user_namespaces && exec "$@"', "sh"]
+    found = doctor(worker, [], ["unshare", "--user", "--map-current-user", "--keep-caps", *limited])
+    assert found["state"] == "warning"
+    assert found["detail"].endswith("neither setuid nor user namespaces")
+    assert "max_user_namespaces" in found["advice"]
+
+
+def test_where_nothing_can_be_mounted_images_are_unpacked(
+    tmp_path: Path, scitq_argv: list[str], image: str, apptainer_service: ApptainerService, closed_fuse: list[str]
+) -> None:
+    with (
+        ordinary_user("scitqunpacks") as user,
+        made(tmp_path / "w", scitq_argv, image, apptainer_service, user, before=closed_fuse) as worker,
+    ):
         task = worker.run("test ! -r /dev/fuse; echo ran; id -u >/output/o", status="S")
         assert worker.site.output(task) == "ran\n"
         wait_until(lambda: not list((worker.work / "tasks").iterdir()), "the removal of what was unpacked")

@@ -297,7 +297,7 @@ def test_doctor_asks_each_program(alone, tmp_path):
     found = doctored(
         alone, tmp_path / "well", singularity="echo singularity 3.8", podman="echo 4.3.1 false v1", sinfo="echo 3 nodes in main"
     )
-    assert found["apptainer"]["detail"] == "singularity 3.8"
+    assert found["apptainer"]["detail"].startswith("singularity 3.8, ")
     assert found["podman"]["detail"] == "4.3.1, of root, cgroups v1"
     assert found["slurm"]["state"] == "ok"
     assert "containers" not in found

@@ -75,24 +75,44 @@ def _podman() -> Finding:
     return Finding(what="podman", state="ok", detail=detail)
 
 
-def _apptainer() -> Finding:
-    found = (127, "not installed")
-    for name in ("apptainer", "singularity"):
-        found = _said([name, "--version"])
-        if found[0] == 0:
-            return Finding(what="apptainer", state="ok", detail=found[1])
-        if found[0] != 127:
-            break
-    status, text = found
-    if status == 127:
-        return Finding(what="apptainer", state="absent", detail=text)
-    return Finding(what="apptainer", state="warning", detail=text, advice="see that `apptainer --version` answers")
+def _apptainer() -> tuple[Finding, bool]:
+    """What there is of it, and whether it can run containers."""
+    from scitq.agent.executors import apptainer_install
+
+    try:
+        found = apptainer_install.find()
+    except ScitqError as error:
+        is_absent = not any(shutil.which(name) for name in ("apptainer", "singularity"))
+        detail, advice = ("not installed", "") if is_absent else (error.message, "see that `apptainer --version` answers")
+        return Finding(what="apptainer", state="absent" if is_absent else "warning", detail=detail, advice=advice), False
+    if found.is_whole_root:
+        detail = f"{found.version}, of root, images mounted by the kernel"
+    elif found.is_setuid:
+        detail = f"{found.version}, setuid"
+    elif found.needs_namespace and not apptainer_install.has_user_namespaces():
+        advice = (
+            "let users make namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+            "kernel.apparmor_restrict_unprivileged_userns), or have apptainer installed setuid (package apptainer-suid)"
+        )
+        detail = f"{found.version}; neither setuid nor user namespaces"
+        return Finding(what="apptainer", state="warning", detail=detail, advice=advice), False
+    elif found.mounts_by_fuse:
+        detail = f"{found.version}, user namespaces, images mounted by squashfuse"
+    else:
+        detail = f"{found.version}, user namespaces; images can't be mounted, and are unpacked for each task"
+        advice = "install squashfuse, and open /dev/fuse to users (mode 0666); or have apptainer installed setuid"
+        return Finding(what="apptainer", state="warning", detail=detail, advice=advice), True
+    if not found.converts:
+        advice = "install squashfs-tools: without mksquashfs only .sif files can be run"
+        return Finding(what="apptainer", state="warning", detail=f"{detail}; images can't be converted", advice=advice), True
+    return Finding(what="apptainer", state="ok", detail=detail), True
 
 
 def _runtimes() -> Iterator[Finding]:
-    found = [_docker(), _podman(), _apptainer()]
-    yield from found
-    if not any(one.state == "ok" or (one.what == "podman" and one.detail[:1].isdigit()) for one in found):
+    apptainer, is_usable = _apptainer()
+    found = [_docker(), _podman()]
+    yield from (*found, apptainer)
+    if not is_usable and not any(one.state == "ok" or (one.what == "podman" and one.detail[:1].isdigit()) for one in found):
         advice = "install Docker, podman or apptainer, or give workers bare tasks only"
         yield Finding(what="containers", state="warning", detail="no container runtime answers", advice=advice)
 

@@ -7,6 +7,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -26,9 +27,8 @@ from scitq.errors import UnavailableError
 from scitq.storage.base import Cancel
 from scitq.util import clock, proc
 
-_FAILED = 255
-"""apptainer's own status when it can't start what it was asked to."""
-_OWN_WORDS = ("FATAL: ", "ERROR  : ")
+_OWN_WORDS = {255: re.compile(r"(?:FATAL:   |ERROR:   )(.*)", re.DOTALL), 1: re.compile("\x1b\\[91mERROR  : ([^\x1b]*)")}
+"""By status, what apptainer writes when it can't start what it was asked to; the second is its starter's, always in colour."""
 _MOST_WORDS = 2000
 _READ_S = 60.0
 
@@ -208,7 +208,8 @@ def _locked(file: Path, cancel: Cancel) -> Iterator[None]:
 
 def _explained(ended: Ended, log: Path) -> Ended:
     """When apptainer could not start the program, and so all that was written are its own words, say so in them."""
-    if ended.status != _FAILED:
+    rule = _OWN_WORDS.get(ended.status or 0)
+    if rule is None:
         return ended
     start = ended.log
     if start is None:
@@ -217,7 +218,7 @@ def _explained(ended: Ended, log: Path) -> Ended:
     if len(start) < HEADER.size:
         return ended
     stream, length = HEADER.unpack_from(start)
-    words = start[HEADER.size : HEADER.size + min(length, _MOST_WORDS)].decode("utf-8", "replace")
-    if stream != STDERR or not words.startswith(_OWN_WORDS):
+    found = rule.match(start[HEADER.size : HEADER.size + min(length, _MOST_WORDS)].decode("utf-8", "replace"))
+    if stream != STDERR or found is None:
         return ended
-    return replace(ended, status=None, cause="start", error=words.partition(":")[2].strip())
+    return replace(ended, status=None, cause="start", error=found[1].strip())

@@ -18,9 +18,10 @@ _FUSE = Path("/dev/fuse")
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """What was found. is_setuid: it mounts images with root's help; mounts_by_fuse: without that help it can mount at all.
+    """What was found. is_setuid: it mounts images with root's help, which may be had here; mounts_by_fuse: without that help it can mount at all.
 
-    has_all: this user is root with every capability of the kernel.
+    converts: it can make images. is_whole_root: this user is root of the machine, with every capability of the kernel.
+    is_inside: this is root of a user namespace, as in a container of an ordinary user.
     """
 
     program: str
@@ -28,7 +29,8 @@ class Installation:
     is_setuid: bool
     mounts_by_fuse: bool
     converts: bool
-    has_all: bool
+    is_whole_root: bool
+    is_inside: bool
 
     @property
     def prefix(self) -> str:
@@ -37,8 +39,16 @@ class Installation:
 
     @property
     def flags(self) -> list[str]:
-        """Root without all capabilities (in a container) gets a user namespace, for apptainer would ask for what it can't give."""
-        return ["--userns"] if os.geteuid() == 0 and not self.has_all else []
+        """A user namespace is asked for where apptainer would try more, and fail.
+
+        It would for root without all capabilities (in a container), and as a setuid program where those have no effect.
+        """
+        return ["--userns"] if self.needs_namespace else []
+
+    @property
+    def needs_namespace(self) -> bool:
+        """Whether apptainer must make a user namespace to run anything."""
+        return not (self.is_whole_root or self.is_inside or self.is_setuid)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -47,7 +57,7 @@ class Installation:
         UNSQUASH: where images can't be mounted they are unpacked for each task. By variables, since older versions know no such flags.
         """
         found = {f"{self.prefix}_NO_EVAL": "1"}
-        if not (self.is_setuid or self.mounts_by_fuse or self.has_all):
+        if not (self.is_setuid or self.mounts_by_fuse or self.is_whole_root):
             found[f"{self.prefix}_UNSQUASH"] = "1"
         return found
 
@@ -65,6 +75,7 @@ def find() -> Installation:
     name = "singularity" if "singularity" in version else "apptainer"
     own = Path(told.get("LIBEXECDIR") or "/usr/libexec", name, "bin")
     places = os.pathsep.join([os.environ.get("PATH", os.defpath), str(own), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+    is_inside = os.geteuid() == 0 and not _is_machines_root()
     mounters = ("squashfuse_ll", "squashfuse")
     return Installation(
         program=program,
@@ -72,7 +83,8 @@ def find() -> Installation:
         is_setuid=_is_setuid(own / "starter-suid"),
         mounts_by_fuse=os.access(_FUSE, os.R_OK | os.W_OK) and any(shutil.which(mounter, path=places) for mounter in mounters),
         converts=shutil.which("mksquashfs", path=places) is not None,
-        has_all=_has_all_capabilities(),
+        is_whole_root=os.geteuid() == 0 and not is_inside and _has_all_capabilities(),
+        is_inside=is_inside,
     )
 
 
@@ -95,17 +107,27 @@ def _ask(program: str, word: str) -> str:
 
 
 def _is_setuid(starter: Path) -> bool:
+    """Whether it is, and that has an effect here: it has none under `NoNewPrivileges`, as in the agent's unit."""
     try:
         found = starter.stat()
-    except OSError:
+        return found.st_uid == 0 and bool(found.st_mode & stat.S_ISUID) and _own_status("NoNewPrivs") != "1"
+    except (OSError, IndexError):
         return False
-    return found.st_uid == 0 and bool(found.st_mode & stat.S_ISUID)
+
+
+def _own_status(name: str) -> str:
+    return Path("/proc/self/status").read_text().partition(f"\n{name}:")[2].split(None, 1)[0]
 
 
 def _has_all_capabilities() -> bool:
     try:
-        held = int(Path("/proc/self/status").read_text().partition("\nCapPrm:")[2].split(None, 1)[0], 16)
-        last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+        return int(_own_status("CapPrm"), 16) == (2 << int(Path("/proc/sys/kernel/cap_last_cap").read_text())) - 1
     except (OSError, ValueError, IndexError):
-        return os.geteuid() == 0
-    return held == (1 << (last + 1)) - 1
+        return True
+
+
+def _is_machines_root() -> bool:
+    try:
+        return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+    except OSError:
+        return True
