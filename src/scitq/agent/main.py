@@ -53,6 +53,7 @@ GOODBYE_WITHIN_S = 5.0
 """So long an ending agent waits for the server to take its last reports and its goodbye."""
 BEFORE_WALLTIME_S = 20.0
 """An agent in an allocation ends so long before it is cut off."""
+_UID = "agent.uid"
 KEPT_EVERY_S = 600.0
 THREADS = 64
 """Transfers, uploads and containers' starts at once; each has its own limits besides."""
@@ -65,7 +66,7 @@ def run(options: AgentOptions) -> int:
     """
     logs.set_up(options.log_level)
     files.make_private_folder(options.work_dir)
-    lock = _lock(options.work_dir)
+    lock = lock_folder(options.work_dir)
     if lock is None:
         logger.error("another agent works in %s; give this one its own --work-dir", options.work_dir)
         return errors.EXIT_CONFLICT
@@ -312,7 +313,8 @@ class Agent:
                 self._orders.drop_kept(key)
 
 
-def _lock(work_dir: Path) -> int | None:
+def lock_folder(work_dir: Path) -> int | None:
+    """The descriptor that holds the folder for one agent; None when an agent has it."""
     descriptor = os.open(work_dir / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -324,12 +326,16 @@ def _lock(work_dir: Path) -> int | None:
 
 def _uid(work_dir: Path) -> str:
     """The lasting name of this agent, made at the first start in `work_dir`."""
-    path = work_dir / "agent.uid"
-    try:
-        found = path.read_text().strip()
-    except OSError:
-        found = ""
+    found = read_uid(work_dir)
     if not found:
         found = secrets.token_hex(12)
-        files.write_atomically(path, found.encode(), 0o600)
+        files.write_atomically(work_dir / _UID, found.encode(), 0o600)
     return found
+
+
+def read_uid(work_dir: Path) -> str:
+    """The name of the agent of `work_dir`; empty when there was none."""
+    try:
+        return (work_dir / _UID).read_text().strip()
+    except OSError:
+        return ""

@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--provider", metavar="NAME", default="", help="shown with the worker")
     add("--region", metavar="NAME", default="", help="shown with the worker")
     add("--flavor", metavar="NAME", default="", help="shown with the worker")
+    add("--clear", action="store_true", help="remove the containers that an agent killed in this --work-dir has left, and end")
     add("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="INFO", help="what to log, on stderr")
 
 
@@ -75,6 +76,11 @@ def run(context: Context) -> int:
     from scitq.config import load
 
     options = context.options
+    work_dir = (Path(options.work_dir) if options.work_dir else paths.data_folder() / "agent").absolute()
+    if options.clear:
+        clearing: Any = importlib.import_module("scitq.agent.clearing")
+        cleared: int = clearing.run(work_dir, options.runtime, options.log_level)
+        return cleared
     config_file = load.find(options.config)
     own = locate.running_servers()
     if config_file is None and own and own[0].config:
@@ -92,13 +98,12 @@ def run(context: Context) -> int:
 
     agent: Any = importlib.import_module("scitq.agent.main")
 
-    work_dir = Path(options.work_dir) if options.work_dir else paths.data_folder() / "agent"
     status: int = agent.run(
         AgentOptions(
             server=str(address),
             server_key=key,
             token=token,
-            work_dir=work_dir.absolute(),
+            work_dir=work_dir,
             concurrency=options.concurrency,
             prefetch=options.prefetch,
             allows_bare=not options.no_bare,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from scitq.agent.executors.apptainer import ApptainerExecutor
@@ -23,8 +24,7 @@ def container_executor(runtime: str, uid: str, work_dir: Path, bare: BareExecuto
     Raises ScitqError when the named one does not answer.
     """
     makers: dict[str, Callable[[], Executor]] = {
-        "docker": lambda: DockerExecutor(uid, sink),
-        "podman": lambda: PodmanExecutor(uid, work_dir, sink),
+        **_engines(uid, work_dir, sink),
         "apptainer": lambda: ApptainerExecutor(paths.cache_folder() / "images", work_dir, bare, sink),
     }
     if runtime == "bare":
@@ -48,3 +48,21 @@ def container_executor(runtime: str, uid: str, work_dir: Path, bare: BareExecuto
             return found
     logger.warning("no container runtime answers, so only bare tasks are taken (%s)", "; ".join(passed_over))
     return None
+
+
+def engine(runtime: str, uid: str, work_dir: Path, sink: Sink) -> DockerExecutor | None:
+    """What keeps the containers of an agent that was started with this `runtime`; None where they are plain processes, or there are none.
+
+    Raises ScitqError when the named one does not answer.
+    """
+    for name, make in _engines(uid, work_dir, sink).items():
+        if runtime == name:
+            return make()
+        if runtime == "auto":
+            with suppress(ScitqError):
+                return make()
+    return None
+
+
+def _engines(uid: str, work_dir: Path, sink: Sink) -> dict[str, Callable[[], DockerExecutor]]:
+    return {"docker": lambda: DockerExecutor(uid, sink), "podman": lambda: PodmanExecutor(uid, work_dir, sink)}

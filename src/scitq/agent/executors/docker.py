@@ -157,6 +157,18 @@ class DockerExecutor:
             self._thread(key, lambda key=key, folders=folders, cap=int(labels[LOG_CAP]): self._follow(key, folders, cap))  # type: ignore[misc]
         return found
 
+    def clear(self) -> int:
+        """Remove all containers of this agent, of which none must be in use; how many there were."""
+        found = self._api.containers(all=True, filters={"label": f"{AGENT}={self._uid}"})
+        for entry in found:
+            try:
+                self._api.remove_container(entry["Id"], force=True, v=True)
+            except docker.errors.NotFound:
+                continue
+            except _ENGINE_ERRORS as error:
+                raise UnavailableError(f"{self.name}: {_words(error)}") from None
+        return len(found)
+
     def fix_permissions(self, folder: Path, image: str) -> None:
         """Open what another user's processes left, by a container of the same image; root needs no help.
 

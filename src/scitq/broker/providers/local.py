@@ -38,6 +38,7 @@ ENV_PROVIDER = "SCITQ_MACHINE_PROVIDER"
 """The marks; the children of an agent carry them too, its tasks do not."""
 _STOP_S = 20.0
 _KILL_S = 10.0
+_CLEAR_S = 60.0
 REGION = "local"
 FLAVOR = "local"
 
@@ -168,16 +169,30 @@ class LocalProvider:
     def delete(self, name: str) -> None:
         """Ask the agent to end, kill what is left after the grace (at once when the agent is dead), and remove its folder."""
         processes = self._marked().get(name, [])
+        has_parted = False
         if processes and self._agent_lives(name):
             _signal(processes[0], signal.SIGTERM)
             deadline = clock.monotonic_s() + self._grace_s
-            while self._marked().get(name) and clock.monotonic_s() < deadline:
+            while not (has_parted := not self._marked().get(name)) and clock.monotonic_s() < deadline:
                 clock.sleep_s(0.1)
         self.kill(name)
+        work = self._folder / name / "work"
+        if (work / "agent.uid").exists() and (not has_parted or any((work / "tasks").glob("*"))):
+            self._clear(name, work)
         try:
             files.remove_tree(self._folder / name)
         except OSError as error:
             raise ProviderError(f"{self.name}: {error}") from None
+
+    def _clear(self, name: str, work: Path) -> None:
+        """Remove the containers of an agent that did not end by itself: they outlive it, and only the name in its folder tells them."""
+        argv = [*proc.own_command(), "agent", "--clear", "--work-dir", str(work), *self._arguments]
+        try:
+            done = proc.run(argv, timeout_s=_CLEAR_S)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ProviderError(f"{self.name}: the containers of {name} can't be removed: {error}") from None
+        if done.returncode:
+            raise ProviderError(f"{self.name}: the containers of {name} can't be removed: {words_of(done.stderr, 'without a word')}")
 
     def kill(self, name: str) -> None:
         """End the agent, its keeper and its tasks at once, as a reclaimed machine would; its folder stays.
