@@ -205,7 +205,7 @@ class Transfers:
                     if not is_signed:
                         self._write_through_server(source, descriptor, size, uri, cancel)
                     elif size <= _ONE_PUT:
-                        self._put(FilePiece(descriptor, 0, size, self._progress), uri, lambda: urls.find(uri), cancel)
+                        self._put(FilePiece(descriptor, 0, size, self._progress, str(source)), uri, lambda: urls.find(uri), cancel)
                     else:
                         self._put_parts(descriptor, size, uri, cancel)
 
@@ -273,7 +273,7 @@ class Transfers:
             raise StorageError(f"{uri}: the storage has no uploads in parts")
 
         def job(number: int) -> Callable[[Cancel], None]:
-            piece = FilePiece(descriptor, number * length, min(length, size - number * length), self._progress)
+            piece = FilePiece(descriptor, number * length, min(length, size - number * length), self._progress, uri)
 
             def put(ours: Cancel) -> None:
                 etags[number] = self._put(piece, uri, lambda: begun.urls[number], ours)

@@ -38,10 +38,10 @@ class Piece(Protocol):
 
 
 class FilePiece:
-    """A range of an open file, read anew for each use."""
+    """A range of an open file, read anew for each use. name: of the file, for messages."""
 
-    def __init__(self, descriptor: int, start: int, size: int, progress: Progress) -> None:
-        self.size = size
+    def __init__(self, descriptor: int, start: int, size: int, progress: Progress, name: str = "the file") -> None:
+        self.size, self._name = size, name
         self._descriptor, self._start, self._progress = descriptor, start, progress
         self._told = 0
 
@@ -51,7 +51,7 @@ class FilePiece:
             view = buffer()[: min(CHUNK, self.size - done)]
             count = os.preadv(self._descriptor, [view], self._start + done)
             if not count:
-                raise StorageError("the file became shorter while it was being uploaded")
+                raise StorageError(f"{self._name} became shorter while it was being read")
             done += count
             yield view[:count]
 

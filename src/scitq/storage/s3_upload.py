@@ -41,16 +41,18 @@ class Upload:
         """Store the file `source`."""
         with local_errors(source, self._uri), open_regular(source) as file:
             before = os.fstat(file.fileno())
-            size = before.st_size
+            size, name = before.st_size, f"{self._uri}: {source}"
             if size <= PIECE:
-                entry = self._put(FilePiece(file.fileno(), 0, size, self._progress))
+                entry = self._put(FilePiece(file.fileno(), 0, size, self._progress, name))
             else:
                 step = piece_size(size)
                 starts = range(0, size, step)
-                entry = self._put_parts([FilePiece(file.fileno(), start, min(step, size - start), self._progress) for start in starts])
+                entry = self._put_parts(
+                    [FilePiece(file.fileno(), start, min(step, size - start), self._progress, name) for start in starts]
+                )
             after = os.fstat(file.fileno())
             if (after.st_size, after.st_mtime_ns) != (size, before.st_mtime_ns):
-                raise StorageError(f"{self._uri}: {source} changed while it was being uploaded")
+                raise StorageError(f"{name} changed while it was being uploaded")
             return entry
 
     def stream(self, stream: Readable, size: int | None) -> Entry:

@@ -8,8 +8,10 @@ from contextlib import suppress
 
 import pytest
 from tests.lib.answers import Answers, Fault
+from tests.lib.mounts import tmpfs
 
-from scitq.errors import ScitqError, SourceMissingError, StorageError
+from scitq.errors import DiskFullError, ScitqError, SourceMissingError, StorageError
+from scitq.storage.base import Entry
 from scitq.storage.registry import Storages
 
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
@@ -141,3 +143,47 @@ def test_a_wrong_clock_is_said(s3, proxy, base):
     proxy.faults = [Fault("status", part="list-type", status=403, body=b"<Error><Code>RequestTimeTooSkewed</Code></Error>")]
     with pytest.raises(StorageError, match="clock"):
         list(s3.entries(f"ready/{base}"))
+
+
+@pytest.mark.parametrize(("name", "how"), [("large", "shorter"), ("large", "longer"), ("large", "other"), ("small", "longer")])
+def test_out_09_a_file_that_changes_while_it_is_uploaded_is_named_and_the_others_go(s3, proxy, base, tmp_path, name, how):
+    place, changing, other = f"ready/{base}{uuid.uuid4().hex[:8]}/", tmp_path / "changing", tmp_path / "other"
+    changing.write_bytes(DATA[name])
+    other.write_bytes(b"other")
+
+    def change():
+        match how:
+            case "shorter":
+                os.truncate(changing, 1000)
+            case "longer":
+                with changing.open("ab") as file:
+                    file.write(b"more")
+            case "other":
+                changing.write_bytes(DATA[name][::-1])
+
+    first = Fault("call", "POST", "changing?uploads", then=change) if name == "large" else Fault("call", "PUT", "changing", then=change)
+    proxy.faults = [first]
+    failures = s3.upload_many([(changing, f"{place}changing"), (other, f"{place}other")])
+    assert [failure.key for failure in failures] == [f"{place}changing"]
+    assert f"s3://{place}changing: {changing}" in str(failures[0].error)
+    assert s3.stat(f"{place}other").size == 5
+
+
+def test_in_16_a_disk_that_fills_up_in_a_download_fails_it_and_a_later_try_succeeds(s3, proxy, base, tmp_path):
+    small = [Entry(f"ready/{base}tiny/{number}", 100_000) for number in range(20)]
+    (tmp_path / "tiny").write_bytes(bytes(100_000))
+    assert not s3.upload_many([(tmp_path / "tiny", entry.key) for entry in small])
+    with tmpfs(tmp_path / "disk", "40m") as disk:
+        (disk / "other").write_bytes(bytes(39 << 20))
+        wanted = {
+            "large": [(s3.stat(f"ready/{base}large"), disk / "to" / "large")],
+            "tiny": [(one, disk / "to" / one.key[-2:].strip("/")) for one in small],
+        }
+        for pairs in wanted.values():
+            with pytest.raises(DiskFullError, match=f"s3://ready/{base}"):
+                s3.download_many(pairs)
+            assert not list(disk.rglob("*.part"))
+        (disk / "other").unlink()
+        for pairs in wanted.values():
+            s3.download_many(pairs)
+            assert all(target.stat().st_size == entry.size for entry, target in pairs)
