@@ -129,9 +129,9 @@ def _weight(reason: str) -> int:
     return 0 if reason.startswith(("wrong", "timed")) else 1 if reason.startswith("connection") else 2
 
 
-def _why_silent(silent: socket.socket) -> str:
+def _why_silent(silent: socket.socket, limit_s: float) -> str:
     try:
-        silent.settimeout(0.5)
+        silent.settimeout(limit_s)
         silent.sendall(b"GET / HTTP/1.0\r\n\r\n")
         said = silent.recv(20)
     except OSError:
@@ -145,7 +145,8 @@ def _why_silent(silent: socket.socket) -> str:
 
 def find_peer(address: Address, timeout_s: float) -> str:
     """The numeric host of `address` where a ZeroMQ peer greets, all its addresses tried at once; UnavailableError with the reason."""
-    deadline = clock.monotonic_s() + timeout_s
+    last_question_s = min(0.5, timeout_s / 4)  # kept for asking one that says nothing what it is
+    deadline = clock.monotonic_s() + timeout_s - last_question_s
     tries = [_Try(family, host, address.port) for family, host in resolve(address, timeout_s)]
     try:
         with selectors.DefaultSelector() as selector:
@@ -166,7 +167,7 @@ def find_peer(address: Address, timeout_s: float) -> str:
                         selector.modify(key.fileobj, selectors.EVENT_READ, one)
         for one in tries:
             if one.socket is not None:
-                one.reason = _why_silent(one.socket) if one.is_connected else _REASONS[errno.ETIMEDOUT]
+                one.reason = _why_silent(one.socket, last_question_s) if one.is_connected else _REASONS[errno.ETIMEDOUT]
         reasons = sorted(dict.fromkeys(one.reason for one in tries), key=_weight)
         raise unavailable(address, reasons[0], [one.shown for one in tries if one.shown != str(address)])
     finally:
