@@ -76,6 +76,14 @@ class _Planner:
         chosen = own if own is not None and own.step_id == step_id else next(iter(self.by_step.get(step_id, [])), None)
         return chosen.rounds if chosen else 1.0
 
+    def _covers(self, worker: WorkerView, step_id: int | None) -> float:
+        """How many open tasks of its step a worker stands for: as many as it has when it ends too soon for those that are pending."""
+        if step_id is None:
+            return worker.concurrency
+        if not worker.has_time_for(self.state.steps.get(step_id)):
+            return worker.held
+        return worker.concurrency * self._rounds(worker, step_id)
+
     def _surplus(self) -> Iterator[WorkerView]:
         """Workers that their own step can spare: with a free slot while nothing is pending there, or still installing beyond its need."""
         for step_id, workers in self.workers_of.items():
@@ -87,7 +95,7 @@ class _Planner:
                         yield worker
                 elif uncovered <= 1e-9:
                     yield worker
-                uncovered -= worker.concurrency * (self._rounds(worker, step_id) if step_id is not None else 1.0)
+                uncovered -= self._covers(worker, step_id)
 
     def run(self) -> Plan:
         for step_id in sorted(self.by_step):
@@ -102,7 +110,7 @@ class _Planner:
         recruiters = self.by_step[step_id]
         if step is None:
             return
-        covered = sum(worker.concurrency * self._rounds(worker, step_id) for worker in self.workers_of[step_id])
+        covered = sum(self._covers(worker, step_id) for worker in self.workers_of[step_id])
         uncovered = step.open - covered
         for recruiter in recruiters:
             say = self.result.reasons[recruiter.id]
@@ -139,7 +147,7 @@ class _Planner:
             is_same = self._workflow(worker.step_id) == step.workflow_id is not None
             if not (is_same or (worker.scope == "G" and not worker.held)) or not passes(recruiter.conditions, worker.flavor):
                 continue
-            if recruiter.concurrency_on(worker.flavor) > worker.held:
+            if recruiter.concurrency_on(worker.flavor) > worker.held and worker.has_time_for(step):
                 candidates.append((not is_same, worker.status != "ready", worker.held, by_price(worker.flavor), worker.id, worker))
         for is_other, *_, worker in sorted(candidates, key=lambda candidate: candidate[:5]):
             if uncovered <= 1e-9:

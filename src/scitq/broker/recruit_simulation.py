@@ -63,8 +63,11 @@ class _Worker(msgspec.Struct, kw_only=True):
     flavor: str
     concurrency: int
     created_s: float
+    ends_s: float = math.inf
+    """When its allocation is over; tasks ask for the time of the longest of their step, and are not begun later."""
     status: str = "installing"
     idle_since_s: float = 0.0
+    has_worked: bool = False
     running: set[tuple[int, int]] = msgspec.field(default_factory=set)
 
 
@@ -130,6 +133,8 @@ class Simulation:
                     self._ready(worker_id)
                 case "evict":
                     self._evict(worker_id)
+                case "expire":
+                    self._expire(worker_id)
                 case _:
                     self._end_task(worker_id, task)
         left = sum(1 for machine in self.cloud.machines.values() if self.cloud.is_alive(machine, self.now_s))
@@ -163,6 +168,7 @@ class Simulation:
                 id=worker.id, status=worker.status, concurrency=worker.concurrency, step_id=worker.step_id,
                 recruiter_id=worker.recruiter_id, flavor=self.cloud.flavors[worker.flavor], held=len(worker.running),
                 idle_since_ms=None if worker.running else round(worker.idle_since_s * 1000), created_ms=round(worker.created_s * 1000),
+                seconds_left=worker.ends_s - self.now_s if worker.has_worked and math.isfinite(worker.ends_s) else None,
             )
             for worker in self.workers.values()
         ]  # fmt: skip
@@ -229,11 +235,14 @@ class Simulation:
         self.flavor_failures.pop(deploy.flavor.name, None)
         worker = _Worker(
             id=self.made, name=name, recruiter_id=deploy.recruiter_id, step_id=deploy.step_id, flavor=deploy.flavor.name,
-            concurrency=deploy.concurrency, created_s=self.now_s,
+            concurrency=deploy.concurrency, created_s=self.now_s
         )  # fmt: skip
         self.workers[worker.id] = worker
         self.most_at_once = max(self.most_at_once, len(self.workers))
         self._at(machine.ready_s, "ready", worker.id)
+        if deploy.flavor.longest_s is not None:
+            worker.ends_s = machine.ready_s + deploy.flavor.longest_s
+            self._at(worker.ends_s, "expire", worker.id)
         if machine.evicted_s is not None:
             self._at(machine.evicted_s, "evict", worker.id)
 
@@ -245,9 +254,12 @@ class Simulation:
 
     def _feed(self, worker: _Worker) -> None:
         queue = self.pending[worker.step_id]
+        if self.now_s + _longest_s(self.steps[worker.step_id]) > worker.ends_s:
+            return
         while worker.status == "ready" and queue and len(worker.running) < worker.concurrency:
             index = queue.popleft()
             self.runs += 1
+            worker.has_worked = True
             worker.running.add((worker.step_id, index))
             self._at(self.now_s + self._duration_s(self.steps[worker.step_id], index), "end", worker.id, (worker.step_id, index))
 
@@ -272,6 +284,12 @@ class Simulation:
         worker = self.workers.get(worker_id)
         if worker is not None:
             self.evictions += 1
+            self._remove(worker)
+
+    def _expire(self, worker_id: int) -> None:
+        """An allocation is over; nothing runs there any more, for no task was begun that would have lasted longer."""
+        worker = self.workers.get(worker_id)
+        if worker is not None:
             self._remove(worker)
 
     def _remove(self, worker: _Worker) -> None:

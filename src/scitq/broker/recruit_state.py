@@ -110,7 +110,11 @@ class StepView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker. `held`: tasks it has. `is_deployed`: the server had its machine made, and may delete it."""
+    """A worker. `held`: tasks it has. `is_deployed`: the server had its machine made, and may delete it.
+
+    seconds_left: until its machine ends by itself; None where it does not, and of one that has not worked yet: where even
+    fresh ones are too short for the tasks, more of them would not help.
+    """
 
     id: int
     status: str
@@ -124,6 +128,11 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     is_deployed: bool = True
     idle_since_ms: int | None = None
     created_ms: int = 0
+    seconds_left: float | None = None
+
+    def has_time_for(self, step: StepView | None) -> bool:
+        """Whether any pending task of the step would be given to it so near to its end."""
+        return self.seconds_left is None or step is None or not step.asks or any(ask.time_s <= self.seconds_left for ask in step.asks)
 
 
 class Quota(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from scitq.broker import fleet, jobs, setbacks
@@ -15,6 +17,7 @@ from scitq.broker.store.recruiters import Recruiter
 from scitq.broker.store.workers import Worker
 from scitq.model import flavor_filter
 from scitq.model.flavor import Flavor
+from scitq.util.clock import monotonic_s
 from scitq.util.units import parse_duration_s
 
 
@@ -113,4 +116,5 @@ def _worker_view(ctx: Ctx, worker: Worker, flavor: Flavor | None) -> WorkerView:
         id=worker.id, status=worker.status, concurrency=worker.concurrency, step_id=worker.step_id, recruiter_id=worker.recruiter_id,
         flavor=flavor, held=len(live.held) if live else 0, scope=worker.scope, is_permanent=worker.is_permanent and bool(worker.machine),
         is_deployed=bool(worker.machine), idle_since_ms=ctx.broker.idle_since.get(worker.id), created_ms=worker.created_ms,
+        seconds_left=live.ends_s - monotonic_s() if live and worker.worked_ms is not None and math.isfinite(live.ends_s) else None,
     )  # fmt: skip

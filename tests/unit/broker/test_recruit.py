@@ -226,3 +226,18 @@ def test_no_worker_is_deployed_for_tasks_that_it_could_never_run():
     assert deployed(Ask(mem_gib=640, count=3)) == []
     assert deployed(Ask(time_s=7200, count=1)) == []
     assert deployed(Ask(time_s=7200, count=5), Ask(cpus=1, count=1)) == ["small"]
+
+
+def test_a_worker_that_ends_too_soon_for_the_pending_tasks_stands_for_what_it_holds_only():
+    long, short = Ask(time_s=3600), Ask(time_s=60)
+    ending = worker(1, concurrency=4, held=1, seconds_left=600)
+
+    def deployed(ask, *workers):
+        return len(plan(state([recruiter(concurrency=4)], [step(pending=3, held=1, asks=(ask,))], workers), NOW).deploys)
+
+    assert deployed(long, ending) == 1
+    assert deployed(short, ending) == 0
+    assert deployed(long, worker(1, concurrency=4, held=1)) == 0, "one that has not worked yet, or never ends"
+    spare = worker(1, concurrency=4, step=2, seconds_left=600)
+    assert not plan(state([recruiter()], [step(pending=1, asks=(long,)), step(number=2)], [spare]), NOW).takes
+    assert plan(state([recruiter()], [step(pending=1, asks=(short,)), step(number=2)], [spare]), NOW).takes

@@ -70,6 +70,29 @@ def test_tasks_that_outlast_every_allocation_are_refused_and_others_take_the_fla
     assert result.cheapest_cost == pytest.approx(2 * 2 * 0.2)
 
 
+def test_workers_end_with_their_allocation_and_are_replaced_and_begin_nothing_that_would_not_fit():
+    hourly = msgspec.structs.replace(flavor("hourly", 2, 1.0), longest_s=3600.0)
+    cloud = FakeCloud(flavors={"hourly": hourly}, delay_s=60)
+    recruiter = RecruiterView(id=1, step_id=1, conditions=parse(""), max_workers=1)
+    result = Simulation(cloud, [SimulatedStep(id=1, tasks=7, seconds=1500)], [recruiter], idle_timeout_s=3600).run()
+    # An hour holds two tasks of 25 minutes; nothing is begun in the ten minutes that are left, and nothing is cut off.
+    assert (result.succeeded, result.runs, result.machines_left) == (7, 7, 0)
+    assert (result.machines_made, result.most_at_once) == (4, 1)
+    lives = sorted(machine.deleted_s - machine.ready_s for machine in cloud.machines.values())
+    assert lives[-1] <= 3600
+    assert result.seconds >= 3 * 3600 + 1500
+
+
+def test_a_worker_near_its_end_is_given_shorter_tasks_and_the_longer_ones_get_a_new_one():
+    hourly = msgspec.structs.replace(flavor("hourly", 2, 1.0), longest_s=3600.0)
+    cloud = FakeCloud(flavors={"hourly": hourly}, delay_s=60)
+    steps = [SimulatedStep(id=1, tasks=1, seconds=3000), SimulatedStep(id=2, tasks=1, seconds=3000, follows=1)]
+    recruiters = [RecruiterView(id=step.id, step_id=step.id, conditions=parse("")) for step in steps]
+    result = Simulation(cloud, steps, recruiters, idle_timeout_s=3600).run()
+    assert (result.succeeded, result.runs, result.machines_made) == (2, 2, 2)
+    assert result.seconds < 3000 + 3000 + 60 + 600, "the second task waited for the end of the first one's worker"
+
+
 @pytest.mark.parametrize("rate", [0.5, 0.95])
 def test_failing_deployments_delay_and_cost_nothing(rate):
     cloud = FakeCloud(flavors={"a": flavor("a", 2, 0.1)}, fail_rate=rate)
