@@ -146,6 +146,11 @@ int main(int argc, char **argv)
     setenv("SCITQ_BUNDLE_LOCK", text, 1);
     setenv("SCITQ_BUNDLE", folder, 1);
     setenv("SCITQ_EXECUTABLE", bundle.self, 1);
+    /* PyInstaller's loader would start itself once more to set LD_LIBRARY_PATH, which costs time, and fails where neither /proc nor
+     * another libc is; the option --library-path does the same. */
+    setenv("_PYI_ARCHIVE_FILE", program, 1);
+    setenv("_PYI_APPLICATION_HOME_DIR", libraries, 1);
+    setenv("_PYI_PARENT_PROCESS_LEVEL", "-1", 1);
     char **words = calloc((size_t)argc + 5, sizeof *words);
     if (!words) refuse("not enough memory");
     words[0] = loader;

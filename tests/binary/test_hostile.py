@@ -207,7 +207,12 @@ def test_it_starts_from_memory_and_without_proc(exe: Path, run: Run) -> None:
         "while os.sendfile(fd, f.fileno(), None, 1 << 24): pass\n"
         "os.execve(fd, ['scitq', '--version'], dict(os.environ))"
     )
-    for words in ([sys.executable, "-c", from_memory, exe], in_mounts("umount -l /proc", [exe, "--version"])):
+    nothing_else = f"mount -t tmpfs none /mnt; cp {exe} /mnt/scitq"
+    for words in (
+        [sys.executable, "-c", from_memory, exe],
+        in_mounts("umount -l /proc", [exe, "--version"]),
+        in_mounts(nothing_else, ["chroot", "/mnt", "/scitq", "--version"]),
+    ):
         answer = run(words)
         assert (answer.returncode, answer.stderr) == (0, "")
 
