@@ -85,6 +85,7 @@ def made(
     if user:
         needs_to_run_as(user, argv)
         give(store, user)
+        open_way(Path(apptainer.folder) / "apptainer")
     rclone = {"store": {"type": "local", "root": str(store)}}
     with Site(folder / "site", argv, rclone=rclone) as site:
         worker = Worker(site, apptainer.path(), folder / "agent", image, user, before or [])
