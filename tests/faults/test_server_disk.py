@@ -117,6 +117,10 @@ def test_srv_05_a_server_on_a_real_network_file_system(tmp_path: Path, scitq_arg
             assert site.output(first) == "one\n"
             assert site.ok(["db", "backup", "--to", str(tmp_path / "backup.db")]).status == 0
 
+            without_sockets = site.fails(["agent", "--config", str(site.config), "--work-dir", str(net / "work")], 1)
+            assert "fuse.sshfs" in without_sockets.err
+            assert "--work-dir" in without_sockets.err
+
             site.stop_server()
             site.write_config(network_filesystem="refuse")
             refused = site.fails(["serve", "--config", str(site.config)], 2)

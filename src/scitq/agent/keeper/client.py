@@ -15,7 +15,8 @@ import msgspec
 
 from scitq.agent.keeper import process
 from scitq.agent.keeper.messages import Command, Frames, Notice, encode
-from scitq.util import proc
+from scitq.errors import ScitqError
+from scitq.util import filesystems, proc
 
 _SOCKET = "keeper-1.sock"
 """The number is raised when the messages change, so that an updated agent never speaks to an old keeper."""
@@ -80,7 +81,14 @@ def _connect(work_dir: Path) -> socket.socket:
         with suppress(FileNotFoundError):
             (work_dir / _SOCKET).unlink()
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(address)
+        try:
+            listener.bind(address)
+        except OSError as error:  # sshfs, SMB and others have no sockets
+            listener.close()
+            kind = filesystems.kind_of(work_dir) or "unknown"
+            raise ScitqError(
+                f"no socket can be made in {work_dir} (file system {kind}): {error.strerror}; name a folder on a local disk by --work-dir"
+            ) from None
         (work_dir / _SOCKET).chmod(0o600)
         listener.listen(2)
         child = proc.fork()
