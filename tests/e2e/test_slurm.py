@@ -287,8 +287,7 @@ def test_a_task_cut_by_the_walltime_runs_again_without_paying_for_it(ends: Ends)
         assert first["status"] == "F"
         assert re.search(why, first["reason"]), first
         assert ends.newest(task)["id"] == first["successor_id"], "it was cut once"
-        if name != "hung":
-            wait_until(lambda name=name: not is_sleeping(ends.marker(name)), "the end of the first try")
+        wait_until(lambda name=name: not is_sleeping(ends.marker(name)), f"the end of the first try of {name}", 90)
 
 
 def test_an_allocation_gets_no_task_that_would_outlast_it(ends: Ends) -> None:

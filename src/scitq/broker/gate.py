@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 
 from scitq.broker.state import Broker
-from scitq.errors import ForbiddenError, NotLoggedInError
+from scitq.errors import ForbiddenError, NotLoggedInError, ProtocolError
 from scitq.protocol import tokens
 from scitq.protocol.registry import MessageKind, Role
 from scitq.protocol.tokens import Identity
@@ -51,3 +51,9 @@ class Gate:
             wanted = " or ".join(sorted(role.value for role in kind.roles))
             raise ForbiddenError(f"{kind.kind} is not for a {identity.role.value}; it takes the role {wanted}")
         return identity
+
+    def admit_long(self, kind: MessageKind, token: str, now_ms: UnixMs) -> None:
+        """Refuse a long message before it is looked into, when its sender may not send it, or needs no token for it."""
+        if Role.ANYONE in kind.roles:
+            raise ProtocolError(f"no {kind.kind} is as long as that")
+        self.admit(kind, token, now_ms)

@@ -111,11 +111,10 @@ class Loop:
             if ended_s - measured_s > 5:
                 self._broker.busy_percent = 100 * self._busy_s / (ended_s - measured_s)
                 self._busy_s, measured_s = 0.0, ended_s
-            if self._broker.stop_wanted or (self._broker.is_draining and not self._holds_any()):
+            if self._broker.stop_wanted or (
+                self._broker.is_draining and not any(live.held for live in self._broker.fleet.workers.values())
+            ):
                 self._is_stopping = True
-
-    def _holds_any(self) -> bool:
-        return any(live.held for live in self._broker.fleet.workers.values())
 
     def _round(self) -> None:
         """One batch: one transaction, one commit, then everything that may only be said after it."""
@@ -188,6 +187,9 @@ class Loop:
     def _receive(self, peer: bytes, frame: bytes) -> None:
         request_id = ""
         try:
+            if len(frame) > envelope.LONG_BYTES:
+                name, request_id, token = envelope.peek(frame)
+                self._gate.admit_long(registry.of_kind(name), token, now_ms())
             message = envelope.unpack(frame)
             request_id = message.request_id
             if (peer, request_id) in self._in_flight:

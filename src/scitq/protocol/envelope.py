@@ -12,6 +12,9 @@ from scitq.errors import ProtocolError
 PROTOCOL_VERSION = 1
 MOST_BYTES = 64 * 1024 * 1024
 """The longest message that is read; a longer one ends the connection (ZMQ_MAXMSGSIZE)."""
+LONG_BYTES = 64 * 1024
+"""From this length on a message is looked into only after its sender was admitted, and nobody without a token sends one."""
+_HEAD_BYTES = 16 * 1024
 
 T = TypeVar("T")
 
@@ -48,6 +51,20 @@ def pack(kind: str, request_id: str, token: str, body: object) -> bytes:
     if len(frame) > MOST_BYTES:
         raise ProtocolError(f"a message of {len(frame)} bytes is over the limit of {MOST_BYTES}; send less at a time")
     return frame
+
+
+def peek(frame: bytes) -> tuple[str, str, str]:
+    """Kind, request id and token of a long frame, from its first bytes alone; ProtocolError when these are no message of ours."""
+    walker = msgpack.Unpacker(max_buffer_size=_HEAD_BYTES)
+    walker.feed(frame[:_HEAD_BYTES])
+    try:
+        if walker.read_array_header() == len(Envelope.__struct_fields__):
+            _, kind, request_id, token = (walker.unpack() for _ in range(4))
+            if isinstance(kind, str) and isinstance(request_id, str) and isinstance(token, str):
+                return kind, request_id, token
+    except (msgpack.UnpackException, ValueError, RecursionError, UnicodeError):
+        pass
+    raise ProtocolError("no message of scitq")
 
 
 def unpack(frame: bytes) -> Envelope:
