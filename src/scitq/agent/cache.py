@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from scitq.agent.cache_building import Building, Watch
 from scitq.agent.cache_entry import DATA, Entry
+from scitq.agent.cache_settling import Settler
 from scitq.agent.cache_views import View, Wanted, make_view, view_name
 from scitq.agent.room import Promise, Room
 from scitq.errors import CancelledError, ScitqError, StorageError
@@ -30,8 +31,6 @@ Build = Callable[[Path, Cancel, Building], Path]
 """Makes the content of an entry in the empty folder that it is given, and tells the building its progress.
 
 Returns the folder below it that holds the result."""
-
-
 _Interests = list[tuple[Wanted, Building | None, Watch]]
 
 
@@ -53,9 +52,12 @@ class ResourceCache:
         self._room = Room(self._entries_dir, self._evict)
         self._has_pruned = False
         self._entries = {found.key: found for folder in self._entries_dir.iterdir() if (found := Entry.load(folder))}
+        self._settler = Settler()
         for folder in self._entries_dir.iterdir():
             if folder.name not in self._entries:
                 files.remove_tree(folder)
+        for entry in self._entries.values():
+            self._settler.add(entry)
         self.configure(settings)
 
     def configure(self, settings: Mapping[str, Any]) -> None:
@@ -250,6 +252,8 @@ class ResourceCache:
             if self._building.get(item.key) is building:
                 del self._building[item.key]
             self._changed.notify_all()
+        if building.entry is not None:
+            self._settler.add(building.entry)
 
     def _await(self, item: Wanted, building: Building | None, build: Callable[[Wanted], Build], watch: Watch, cancel: Cancel) -> Entry:
         """The leased entry, once it is there and was checked."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,16 +17,19 @@ from scitq.util import clock, files
 
 DATA = "data"
 _META = "entry.json"
+_SETTLED = "settled"
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Meta(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept beside the data. `stamp`: a digest of all names, sizes, modes and times, without the contents."""
+    """What is kept beside the data. `stamp`: a digest of all names, sizes, modes and times, without the contents; `boot`: of the machine."""
 
     uri: str
     bytes: int
     files: int
     stamp: str
     created_ms: int
+    boot: str = ""
 
 
 @dataclass(slots=True)
@@ -46,20 +50,21 @@ class Entry:
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
-        """The entry in `folder`; None when it is none."""
+        """The entry in `folder`; None when it is none, or may not have been written before the machine stopped."""
         try:
             meta = msgspec.json.decode((folder / _META).read_bytes(), type=Meta)
             used = (folder / _META).stat().st_mtime_ns // 1_000_000
         except (OSError, msgspec.MsgspecError):
             return None
-        return cls(folder.name, folder, meta, used)
+        found = cls(folder.name, folder, meta, used)
+        return found if found.is_settled or meta.boot == _boot() else None
 
     @classmethod
     def seal(cls, folder: Path, key: str, uri: str, final: Path) -> Self:
         """Make `folder/data` read-only, describe it, and move `folder` to `final` as a whole."""
         total, count = protect(folder / DATA)
         now = clock.now_ms()
-        meta = Meta(uri=uri, bytes=total, files=count, stamp=stamp_of(folder / DATA), created_ms=now)
+        meta = Meta(uri=uri, bytes=total, files=count, stamp=stamp_of(folder / DATA), created_ms=now, boot=_boot())
         files.write_atomically(folder / _META, msgspec.json.encode(meta))
         folder.rename(final)
         return cls(key, final, meta, now, is_checked=True)
@@ -71,10 +76,34 @@ class Entry:
         except OSError:
             return False
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether all of it is known to be on the disk."""
+        return (self.folder / _SETTLED).exists()
+
+    def settle(self) -> None:
+        """Have all written to the disk, and note that it is."""
+        for _name, found in entries_below(self.data):
+            if not found.is_symlink():
+                descriptor = os.open(found.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+                try:
+                    os.fsync(descriptor)
+                finally:
+                    os.close(descriptor)
+        (self.folder / _SETTLED).touch()
+
     def touch(self) -> None:
         """Remember that it is used now."""
         self.used_ms = clock.now_ms()
         os.utime(self.folder / _META)
+
+
+def _boot() -> str:
+    """The name of the machine's present run; a new one for each question where the system tells none."""
+    try:
+        return _BOOT.read_text().strip()
+    except OSError:
+        return secrets.token_hex(8)
 
 
 def protect(folder: Path) -> tuple[int, int]:

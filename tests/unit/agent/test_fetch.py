@@ -8,10 +8,12 @@ import os
 import stat
 import tarfile
 import threading
+import time
 
 import pytest
 from tests.lib.fetching import Worker, content, restart, tar
 
+from scitq.agent import cache_entry, cache_settling
 from scitq.agent.steps import fetch
 from scitq.errors import CancelledError, DiskFullError, ScitqError, SourceMissingError, StorageError
 from scitq.storage.base import Cancel
@@ -162,6 +164,35 @@ def test_res_09_the_cache_outlives_a_restart_and_is_checked_again(worker, tmp_pa
     _, again = worker.run(resources=["st://b/y"])
     assert (again.downloaded_bytes, content(again.resource_view)) == (1, {"y": b"2"})
     assert not (worker.context.work_dir / "cache" / "staging" / "left").exists()
+
+
+def test_res_09_after_a_power_cut_only_what_is_sure_to_be_on_the_disk_is_believed(worker, monkeypatch, tmp_path):
+    entries = worker.context.work_dir / "cache" / "entries"
+    worker.put("b/x", b"1")
+    worker.put("b/t.tgz", tar(**{"a/run": b"#!/bin/sh\n"}))
+    uris = ["st://b/x", "st://b/t.tgz|untar"]
+
+    def fetched():
+        return [worker.run(resources=[uri])[1].downloaded_bytes > 0 for uri in uris]
+
+    def another_boot(name):
+        (tmp_path / name).write_text(name)
+        monkeypatch.setattr(cache_entry, "_BOOT", tmp_path / name)
+        restart(worker)
+
+    assert fetched() == [True, True]
+    restart(worker)
+    assert fetched() == [False, False]
+    another_boot("second")
+    assert fetched() == [True, True]
+    monkeypatch.setattr(cache_settling, "DELAY_S", 0.0)
+    restart(worker)
+    assert fetched() == [False, False]
+    deadline_s = time.monotonic() + 60
+    while len(list(entries.glob("*/settled"))) < 2 and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    another_boot("third")
+    assert fetched() == [False, False]
 
 
 def test_a_restarted_agent_holds_the_resources_of_a_task_that_still_runs(worker):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import threading
 from contextlib import contextmanager
 
@@ -115,3 +116,37 @@ def test_a_task_that_waits_for_anothers_view_is_cancelled_at_once(tmp_path, monk
     cancel.cancel()
     thread.join(60)
     assert ended == [True]
+
+
+def test_res_10_what_is_in_use_is_never_evicted_however_many_come_and_go(tmp_path):
+    worker = Worker(tmp_path, cache_size="70k")
+    names, errors, numbering = "abcdef", [], threading.Lock()
+    for name in names:
+        worker.put(f"b/{name}", name.encode() * 30_000)
+
+    def tasks(seed):
+        dice = random.Random(seed)
+        try:
+            for _ in range(12):
+                wanted = dice.sample(names, dice.randint(1, 3))
+                with numbering:
+                    folders = worker.folders()
+                _, prepared = worker.run(
+                    resources=[f"st://b/{name}" for name in wanted], container=dice.choice(["alpine", "bare"]), folders=folders
+                )
+                for _ in range(3):
+                    assert content(prepared.resource_view) == {name: name.encode() * 30_000 for name in wanted}
+                fetch.release(folders)
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            errors.append(error)
+
+    threads = [threading.Thread(target=tasks, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert errors == []
+    assert sum(entry["bytes"] for entry in worker.cache.list()) <= 70_000
+    assert not any(entry["tasks"] for entry in worker.cache.list())
+    staging = worker.context.work_dir / "cache" / "staging"
+    assert not list(staging.iterdir())
