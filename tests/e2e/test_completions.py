@@ -35,11 +35,22 @@ def environment(tmp_path: Path, scitq_argv: list[str]) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("typed", "found"),
-    [("scitq wor", ["worker", "workflow"]), ("scitq task ca", ["cancel"]), ("scitq task create --conta", ["--container"])],
+    [
+        ("scitq wor", ["worker", "workflow"]),
+        ("scitq task ca", ["cancel"]),
+        ("scitq task create --conta", ["--container"]),
+        ("scitq --json --server a:1 task ca", ["cancel"]),
+        ("scitq --server=a:1 --js", ["--json"]),
+        ("scitq task create --from-file night", ["nightly.jsonl"]),
+        ("scitq task create --on-dependency-failure ", ["cancel", "wait"]),
+    ],
 )
-def test_fish_completes_objects_actions_and_flags(environment: dict[str, str], typed: str, found: list[str]) -> None:
+def test_fish_completes_objects_actions_and_flags(environment: dict[str, str], tmp_path: Path, typed: str, found: list[str]) -> None:
+    (tmp_path / "nightly.jsonl").touch()
     line = f"scitq completion fish | source; complete -C '{typed}'"
-    done = subprocess.run([shell("fish"), "-c", line], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [shell("fish"), "-c", line], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done
     assert [row.split("\t")[0] for row in done.stdout.splitlines()] == found
 
@@ -53,14 +64,22 @@ def test_zsh_completes_objects_actions_and_flags(environment: dict[str, str], tm
         terminal.type("scitq task canc\t --id 7 --qui\t; echo ty''ped\n")
         terminal.expect("task cancel")
         terminal.expect("--quiet")
+        (tmp_path / "nightly.jsonl").touch()
+        terminal.type("scitq --server a:1 task creat\t --from-file night\t; echo ty''ped\n")
+        terminal.expect("task create")
+        terminal.expect("nightly.jsonl")
         terminal.type("\x04exit\n")
 
 
-def test_bash_completes_objects_actions_and_flags(environment: dict[str, str]) -> None:
+def test_bash_completes_objects_actions_and_flags(environment: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "nightly.jsonl").touch()
     with Terminal([shell("bash"), "--norc", "-i"], environment | {"PS1": "> "}, is_stdout_terminal=True) as terminal:
-        terminal.type("source <(scitq completion bash); echo rea''dy\n")
+        terminal.type(f"cd {tmp_path}; source <(scitq completion bash); echo rea''dy\n")
         terminal.expect("ready")
         terminal.type("scitq task canc\t --id 7 --qui\t; echo ty''ped\n")
         terminal.expect("task cancel")
         terminal.expect("--quiet")
+        terminal.type("scitq --server=a:1 task creat\t --from-file night\t; echo ty''ped\n")
+        terminal.expect("task create")
+        terminal.expect("nightly.jsonl")
         terminal.type("exit\n")

@@ -17,6 +17,7 @@ EPILOG = """  bash:  scitq completion bash > ~/.local/share/bash-completion/comp
   fish:  scitq completion fish > ~/.config/fish/completions/scitq.fish"""
 COMMON = ("--help", "--server", "--token-file", "--config", "--json", "--quiet")
 _TAKES_VALUE = ("--server", "--token-file", "--config")
+_TAKES_NONE = tuple(flag for flag in COMMON if flag not in _TAKES_VALUE)
 
 
 class Option(NamedTuple):
@@ -59,13 +60,21 @@ def _groups() -> list[tuple[str, ...]]:
 
 _BASH = """# bash completion of scitq; made by `scitq completion bash`
 _scitq() {{
-    local current previous path word
+    local current previous path word is_value
     COMPREPLY=()
     current=${{COMP_WORDS[COMP_CWORD]}}
     previous=${{COMP_WORDS[COMP_CWORD-1]}}
     path=
     for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
-        case "$word" in -*) break ;; esac
+        if [ -n "$is_value" ]; then
+            [ "$word" = = ] || is_value=
+            continue
+        fi
+        case "$word" in
+            {valued}) is_value=1; continue ;;
+            {plain}) continue ;;
+            -*) break ;;
+        esac
         case " $path${{path:+ }}$word " in
 {known}
         esac
@@ -87,7 +96,7 @@ def bash() -> str:
     known = "\n".join(f'            " {path} ") path={shlex.quote(path)} ;;' for path in paths)
     values, words = [], []
     for path in _groups():
-        listed = " ".join([*table.children(path), "--help"])
+        listed = " ".join([*table.children(path), *COMMON])
         words.append(f'        {shlex.quote(" ".join(path))}) COMPREPLY=($(compgen -W {shlex.quote(listed)} -- "$current")) ;;')
     for command in table.COMMANDS:
         path_text = " ".join(command.path)
@@ -102,7 +111,8 @@ def bash() -> str:
         values.append(f"        {plain}) return ;;")
         listed = " ".join([*positionals_of(command), *(option.flag for option in found)])
         words.append(f'        {shlex.quote(path_text)}) COMPREPLY=($(compgen -W {shlex.quote(listed)} -- "$current")) ;;')
-    return _BASH.format(known=known, values="\n".join(values), words="\n".join(words))
+    valued, plain = "|".join(_TAKES_VALUE), "|".join(_TAKES_NONE)
+    return _BASH.format(valued=valued, plain=plain, known=known, values="\n".join(values), words="\n".join(words))
 
 
 def _zsh_text(text: str) -> str:
@@ -111,11 +121,15 @@ def _zsh_text(text: str) -> str:
 
 def zsh() -> str:
     """For zsh's compsys."""
-    lines = ["#compdef scitq", "# made by `scitq completion zsh`", "_scitq() {", "  local typed=() word", "  local -a found"]
+    lines = ["#compdef scitq", "# made by `scitq completion zsh`", "_scitq() {", "  local -a typed places found", "  local -i at"]
     lines += [
-        '  for word in "${(@)words[2,CURRENT-1]}"; do',
-        "    [[ $word == -* ]] && break",
-        "    typed+=$word",
+        "  for (( at = 2; at < CURRENT; at++ )); do",
+        "    case $words[at] in",
+        f"      {'|'.join(_TAKES_VALUE)}) (( at += 1 )) ;;",
+        f"      {'|'.join(_TAKES_NONE)}|{'|'.join(f'{flag}=*' for flag in _TAKES_VALUE)}) ;;",
+        "      -*) break ;;",
+        "      *) typed+=$words[at]; places+=$(( at - 1 )) ;;",
+        "    esac",
         "  done",
         '  case "${typed[*]}" in',
     ]
@@ -132,7 +146,8 @@ def zsh() -> str:
         extra = positionals_of(command)
         if extra:
             arguments.append(shlex.quote(f"1:word:({' '.join(extra)})"))
-        shift = f"shift {len(command.path)} words; (( CURRENT -= {len(command.path)} ))"
+        last = f"$places[{len(command.path)}]"
+        shift = f"shift {last} words; (( CURRENT -= {last} ))"
         lines.append(f"    {shlex.quote(' '.join(command.path))}*) {shift}; _arguments {' '.join(arguments)} ;;")
     # Read as a file of $fpath it is the function's body; sourced, it declares the function.
     lines += ["  esac", "}", 'if [ "$funcstack[1]" = _scitq ]; then _scitq "$@"; else compdef _scitq scitq; fi', ""]
@@ -145,9 +160,21 @@ def fish() -> str:
     lines += [
         "function __scitq_path",
         "    set -l path",
+        "    set -l is_value",
         "    for word in (commandline -opc)[2..-1]",
-        "        string match -q -- '-*' $word; and break",
-        "        set -a path $word",
+        "        if set -q is_value[1]",
+        "            set is_value",
+        "            continue",
+        "        end",
+        "        switch $word",
+        f"            case {' '.join(_TAKES_VALUE)}",
+        "                set is_value yes",
+        f"            case {' '.join(_TAKES_NONE)} " + " ".join(f"'{flag}=*'" for flag in _TAKES_VALUE),
+        "            case '-*'",
+        "                break",
+        "            case '*'",
+        "                set -a path $word",
+        "        end",
         "    end",
         '    test "$path" = "$argv"',
         "end",
@@ -155,6 +182,7 @@ def fish() -> str:
     for path in _groups():
         where = shlex.quote(f"__scitq_path {' '.join(path)}".rstrip())
         lines += [f"complete -c scitq -n {where} -a {word} -d {shlex.quote(text)}" for word, text in table.children(path).items()]
+        lines += [f"complete -c scitq -n {where} -l {flag[2:]}{' -r -F' if flag in _TAKES_VALUE else ''}" for flag in COMMON]
     for command in table.COMMANDS:
         where = shlex.quote(f"__scitq_path {' '.join(command.path)}")
         for option in options_of(command):
