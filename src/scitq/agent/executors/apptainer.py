@@ -62,16 +62,28 @@ class ApptainerExecutor:
         return self._images / f"{hashlib.sha256(image.encode()).hexdigest()[:32]}.sif"
 
     def prepare(self, image: str, credentials: dict[str, dict[str, str]], cancel: Cancel) -> None:
-        """Pull and convert unless that was done."""
+        """Pull and convert unless that was done; what is spoilt among our own images is pulled again."""
         target = self.image_file(image)
-        if not target.exists():
-            if target == Path(image):
+        if target == Path(image):
+            if not target.exists():
                 raise ImageError(f"image {image}: there is no such file on this worker")
-            self._images.mkdir(exist_ok=True, mode=0o700, parents=True)
-            with _locked(target.with_suffix(".lock"), cancel):
-                if not target.exists():
-                    self._pull(image, target, credentials, cancel)
-        self._entry(target)
+            self._entry(target)
+            return
+        self._have(image, target, credentials, cancel)
+        try:
+            self._entry(target)
+        except ImageError:
+            target.unlink(missing_ok=True)
+            self._have(image, target, credentials, cancel)
+            self._entry(target)
+
+    def _have(self, image: str, target: Path, credentials: dict[str, dict[str, str]], cancel: Cancel) -> None:
+        if target.exists():
+            return
+        self._images.mkdir(exist_ok=True, mode=0o700, parents=True)
+        with _locked(target.with_suffix(".lock"), cancel):
+            if not target.exists():
+                self._pull(image, target, credentials, cancel)
 
     def _pull(self, image: str, target: Path, credentials: dict[str, dict[str, str]], cancel: Cancel) -> None:
         for left in self._images.glob(f".{target.stem}.*"):  # of a pull that was killed: this one holds the lock
@@ -95,6 +107,8 @@ class ApptainerExecutor:
             cancel.check()
             if process.returncode != 0:
                 raise ImageError(f"image {image}: {said.decode('utf-8', 'replace').strip()[-2000:] or 'apptainer pull failed'}")
+            with made.open("rb") as file:
+                os.fsync(file)
             made.replace(target)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -118,7 +132,10 @@ class ApptainerExecutor:
         return None
 
     def _sif(self, *words: str) -> str:
-        ran = proc.run([self._install.program, "--silent", "sif", *words], timeout_s=_READ_S)
+        try:
+            ran = proc.run([self._install.program, "--silent", "sif", *words], timeout_s=_READ_S)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise ImageError(f"image {words[-1]}: {error}") from None
         if ran.returncode != 0:
             raise ImageError(f"image {words[-1]}: {ran.stderr.decode('utf-8', 'replace').strip()[-1000:]}")
         return ran.stdout.decode("utf-8", "replace")

@@ -107,7 +107,7 @@ def _ask(program: str, word: str) -> str:
 
 
 def _is_setuid(starter: Path) -> bool:
-    """Whether it is, and that has an effect here: it has none under `NoNewPrivileges`, as in the agent's unit."""
+    """Whether it is, and that has an effect here: it has none where no process may gain privileges."""
     try:
         found = starter.stat()
         return found.st_uid == 0 and bool(found.st_mode & stat.S_ISUID) and _own_status("NoNewPrivs") != "1"
