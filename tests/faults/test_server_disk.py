@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.lib import mounts
 from tests.lib.desk import Desk
-from tests.lib.site import Shell, Site, clean_environment
+from tests.lib.site import Shell, Site, clean_environment, wait_until
 
 from scitq.broker.store.connection import Store
 from scitq.errors import ConflictError, UsageError
@@ -53,6 +55,46 @@ def test_a_full_disk_refuses_clearly_loses_nothing_and_goes_on_when_there_is_roo
         assert site.output(second) == "two\n"
         site.restart_server()
         assert site.output(first) == "one\n"
+
+
+def test_srv_02_kills_and_a_full_disk_in_the_middle_of_many_tasks_lose_nothing_and_run_nothing_twice(
+    small_disk: Path, tmp_path: Path, scitq_argv: list[str]
+) -> None:
+    ran, batch, ballast = tmp_path / "ran", tmp_path / "batch.jsonl", small_disk / "ballast"
+    ran.mkdir()
+    lines = [
+        {"container": "bare", "shell": "sh", "key": f"k{n}", "command": f"echo $SCITQ_TASK_ID >> {ran}/{n}; echo out {n}"}
+        for n in range(300)
+    ]
+    batch.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    words = ["task", "create", "--from-file", str(batch), "--quiet"]
+
+    def go_on_until(share: int) -> None:
+        wait_until(lambda: len(list(ran.iterdir())) >= share, f"the run of {share}", 120)
+
+    with Site(tmp_path / "site", scitq_argv, settings={"data_dir": str(small_disk / "data")}) as site:
+        for _ in range(2):
+            site.agent(concurrency=2, more="--prefetch 2")
+        creating = site.start(words)
+        site.restart_server(signal.SIGKILL)
+        creating.communicate(timeout=120)
+        ids = site.ok(words).ids
+        for share in (20, 80, 140):
+            go_on_until(share)
+            site.restart_server(signal.SIGKILL)
+        go_on_until(180)
+        with contextlib.suppress(OSError):  # the server may be quicker
+            ballast.write_bytes(b"x" * (os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize))
+        held = ["task", "create", "--container", "bare", "--hold", "--command", "echo " + "x" * 60_000]
+        assert any("disk is full" in site.run(held).err for _ in range(200))
+        site.stop_server(signal.SIGKILL)
+        ballast.unlink()
+        site.start_server()
+        site.ok(["task", "wait", "--id", f"{ids[0]}-{ids[-1]}"], deadline_s=180)
+        assert len(set(ids)) == 300
+        assert [row["status"] for row in site.tasks("--limit 0 --show-hidden") if row["status"] != "Z"] == ["S"] * 300
+        assert [file.name for file in ran.iterdir() if len(file.read_text().split()) != 1] == []
+        assert site.output(ids[-1]) == "out 299\n"
 
 
 def test_srv_05_a_second_server_on_the_same_folder_is_refused(tmp_path: Path, scitq_argv: list[str]) -> None:
