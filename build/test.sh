@@ -84,7 +84,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
     command -v ip >/dev/null || missing+=(iproute2)
     command -v zsh >/dev/null || missing+=(zsh)
     command -v fish >/dev/null || missing+=(fish)
-    if wants contract || wants e2e; then
+    if wants contract || wants e2e || wants binary; then
         command -v podman >/dev/null || missing+=(podman runc)
         command -v newuidmap >/dev/null || missing+=(uidmap)
     fi
@@ -97,6 +97,7 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         command -v groff >/dev/null || missing+=(groff-base)
         [ -x /lib/systemd/systemd ] || missing+=(systemd)
         command -v gcc >/dev/null || missing+=(gcc libc6-dev)
+        command -v slirp4netns >/dev/null || missing+=(slirp4netns)
     fi
     if [ ${#missing[@]} -gt 0 ]; then
         PYTHONPATH=build "$python" -c 'import sys; from service.common import debian_packages; debian_packages(*sys.argv[1:])' "${missing[@]}" || exit 1

@@ -14,6 +14,11 @@ else
     getent group docker >/dev/null || groupadd --system docker
     usermod --append --groups docker scitq-agent
 fi
+# The worker's podman gives these numbers to the users in its containers.
+if [ -f /etc/subuid ] && [ -f /etc/subgid ] && ! grep -q '^scitq-agent:' /etc/subuid; then
+    first=$(awk -F: '$2 + $3 > first { first = $2 + $3 } END { print (first > 100000 ? first : 100000) }' /etc/subuid /etc/subgid)
+    usermod --add-subuids "$first-$((first + 65535))" --add-subgids "$first-$((first + 65535))" scitq-agent || :
+fi
 install -d -m 0755 -o scitq -g scitq /etc/scitq
 if [ -d /run/systemd/system ]; then
     systemctl daemon-reload || :

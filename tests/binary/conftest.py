@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+import scitq
 from tests.lib.onefile import ROOT, Run
+
+NEWER = "99.0.0"
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +24,18 @@ def exe(request: pytest.FixtureRequest) -> Path:
     if not path.is_file():
         pytest.fail(f"{path} is not there: `make binary` first")
     return path
+
+
+@pytest.fixture(scope="session")
+def debs(exe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the deb of this version and of a newer one."""
+    assert exe.is_file()
+    folder = tmp_path_factory.mktemp("debs")
+    for version in (scitq.__version__, NEWER):
+        environment = os.environ | {"SCITQ_VENV": sys.prefix, "SCITQ_PACKAGE_DIR": str(folder), "SCITQ_PACKAGE_VERSION": version}
+        done = subprocess.run([ROOT / "build/packages.sh", "deb"], env=environment, capture_output=True, text=True, timeout=250)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
 
 
 @pytest.fixture

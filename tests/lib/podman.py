@@ -16,7 +16,7 @@ import pytest
 from tests.lib import services
 from tests.lib.site import wait_until
 
-_CONTAINERS = """\
+CONTAINERS_CONF = """\
 [containers]
 default_ulimits = ["nofile=20000:20000", "nproc=20000:20000"]
 [engine]
@@ -38,7 +38,7 @@ class Podman:
         is_root = os.geteuid() == 0 and user is None
         for name in ("storage", "runtime", "home", "tmp"):
             (folder / name).mkdir(parents=True, mode=0o700)
-        (folder / "containers.conf").write_text(_CONTAINERS)
+        (folder / "containers.conf").write_text(CONTAINERS_CONF)
         (folder / "storage.conf").write_text(_STORAGE.format(folder=folder / "storage", driver="overlay" if is_root else "vfs"))
         self.environment = {
             "CONTAINERS_CONF": str(folder / "containers.conf"),

@@ -6,20 +6,24 @@ back (contract CLI-9): util/bundle restores it at the very start, for children o
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import shutil
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from scitq.util import bundle
+from scitq.util import bundle, clock
 
-_PR_SET_PDEATHSIG = 1
 _ALL_SIGNALS = sorted(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
+
+_END_WITHIN_S = 5
+_GUARD = f'while read -r _; do :; done; kill -s TERM -- "-$1" && sleep {_END_WITHIN_S} && kill -s KILL -- "-$1"'
+"""Its input ends with the process that holds the other end, however that ends; then it ends the group `$1`."""
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -36,19 +40,6 @@ def start(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None, *
     """Start a child with a clean environment; `env` is added to it. No shell is involved."""
     options.setdefault("stdin", subprocess.DEVNULL)
     return subprocess.Popen([str(word) for word in argv], env=clean_environment(env), **options)
-
-
-def start_helper(argv: Sequence[str | Path], **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - Popen's own options
-    """Start a child in a session of its own that gets SIGTERM when the calling thread ends, however it ends."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return start(argv, start_new_session=True, preexec_fn=die_with_parent, **options)
 
 
 def start_exactly(argv: Sequence[str], env: Mapping[str, str], **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - Popen's own options
@@ -114,3 +105,56 @@ def replace_self(argv: Sequence[str]) -> NoReturn:
     """Become a freshly started `scitq` with the arguments `argv`; open files of ours are closed on the way."""
     command = [*own_command(), *argv]
     os.execvpe(command[0], command, clean_environment())  # noqa: S606 - the same program again
+
+
+class Helper:
+    """A child, leader of a process group and session of its own; the whole group ends with this process, also when that is killed.
+
+    The kernel's own signal for that (PR_SET_PDEATHSIG) reaches the child alone, and podman of an ordinary user is two processes:
+    the first becomes the parent of one in the user's namespace, and exits on SIGTERM without always handing it on.
+    """
+
+    def __init__(self, argv: Sequence[str | Path], **options: Any) -> None:  # noqa: ANN401 - Popen's own options
+        self._lock = threading.Lock()
+        self._process = start(argv, start_new_session=True, **options)
+        words = ["sh", "-c", _GUARD, "sh", str(self._process.pid)]
+        null = subprocess.DEVNULL
+        self._guard = start(words, stdin=subprocess.PIPE, stdout=null, stderr=null, cwd="/", start_new_session=True)
+
+    def status(self) -> int | None:
+        """Its exit status once it has ended."""
+        return self._process.poll()
+
+    def wait(self) -> None:
+        """Until it ends; what it leaves is ended, too."""
+        self._process.wait()
+        self.end()
+
+    def end(self) -> None:
+        """End the group: SIGTERM, and after some seconds SIGKILL."""
+        with self._lock:
+            deadline_s = clock.monotonic_s() + _END_WITHIN_S
+            self._signal(signal.SIGTERM)
+            while self.status() is None or _group(self._process.pid):
+                if clock.monotonic_s() > deadline_s:
+                    self._signal(signal.SIGKILL)
+                    self._process.wait()
+                    break
+                clock.sleep_s(0.02)
+            self._guard.kill()
+            self._guard.communicate()
+
+    def _signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+
+def _group(leader: int) -> list[int]:
+    """The processes of a group, without those that have ended and were not waited for."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            state, _, group = stat.read_text().rpartition(")")[2].split()[:3]
+            if state not in "ZX" and int(group) == leader:
+                found.append(int(stat.parent.name))
+    return found

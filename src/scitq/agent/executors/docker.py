@@ -42,7 +42,7 @@ _FRAME = struct.Struct(">BxxxI")
 """Head of a piece of output in the engine's stream: 1 or 2, three bytes unused, length."""
 
 
-_NETWORK_HELPERS = ("/dev/net/tun", "slirp4netns", "pasta", "netavark")
+_NETWORK_HELPERS = ("/dev/net/tun", "slirp4netns", "pasta", "netavark", "rootless netns")
 """What podman makes networks with, as its messages name it."""
 
 
@@ -50,8 +50,6 @@ class DockerExecutor:
     """One thread for each running container reads its output and waits for its end."""
 
     name = "docker"
-    logs_by_driver = "local"
-    """The driver that keeps the bytes as they are (json-file replaces what is not UTF-8)."""
 
     def __init__(self, uid: str, sink: Sink, url: str | None = None) -> None:
         self._uid = uid
@@ -212,10 +210,7 @@ class DockerExecutor:
         }
         if job.program.script is not None:
             binds[str(folders.script)] = {"bind": FOLDER_OF_SCRIPT, "mode": "ro"}
-        options: dict[str, Any] = {"binds": binds, "network_mode": job.network}
-        if self.logs_by_driver:
-            size = str(max(20 << 20, job.log_cap * 2))
-            options["log_config"] = LogConfig(type=self.logs_by_driver, config={"max-size": size, "max-file": "1", "compress": "false"})
+        options: dict[str, Any] = {"binds": binds, "network_mode": job.network, "log_config": self.log_config(job)}
         if spec.cpus:
             options["nano_cpus"] = int(spec.cpus * 1e9)
         if spec.mem_gib:
@@ -224,6 +219,11 @@ class DockerExecutor:
             devices = job.env.get("CUDA_VISIBLE_DEVICES", "").split(",")
             options["device_requests"] = [DeviceRequest(device_ids=devices, capabilities=[["gpu"]])]
         return dict(self._api.create_host_config(**options))
+
+    def log_config(self, job: Job) -> LogConfig:
+        """The driver that keeps the bytes as they are (json-file replaces what is not UTF-8)."""
+        size = str(max(20 << 20, job.log_cap * 2))
+        return LogConfig(type="local", config={"max-size": size, "max-file": "1", "compress": "false"})
 
     def _run(self, job: Job) -> None:
         """Create, attach, start, read to the end, tell."""

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
 import shutil
-import subprocess
+import signal
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import docker.errors
+import requests
+from docker.types import LogConfig
+
 from scitq.agent.executors import ungrouped
-from scitq.agent.executors.base import Sink
+from scitq.agent.executors.base import Job, Sink
 from scitq.agent.executors.docker import DockerExecutor
 from scitq.agent.keeper.messages import Key
 from scitq.agent.tasklog import STDERR, STDOUT
@@ -25,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 START_WITHIN_S = 30.0
 AGAIN_AFTER_S = 1.0
+CLOSE_WITHIN_S = 5
 LOOK_EVERY_S = 0.5
 _LONGEST_SOCKET = 100
 """Bytes in the path of a Unix socket, with some room: the system's limit is 107."""
@@ -37,7 +43,6 @@ class PodmanExecutor(DockerExecutor):
     """Uses the socket of `CONTAINER_HOST`, else one that is there (the user's, the system's), else runs `podman system service` itself."""
 
     name = "podman"
-    logs_by_driver = ""
 
     def __init__(self, uid: str, work_dir: Path, sink: Sink) -> None:
         self._service: _Service | None = None
@@ -67,6 +72,10 @@ class PodmanExecutor(DockerExecutor):
             else:
                 self._service.keep_up()
                 return
+
+    def log_config(self, _job: Job) -> LogConfig:
+        """A file: beside systemd podman's own choice is the journal, which drops lines of a quick writer and is not everybody's to read."""
+        return LogConfig(type="k8s-file", config={})
 
     def freeze(self, key: Key, is_frozen: bool) -> None:
         """By the freezer cgroup, or each process by itself."""
@@ -109,7 +118,14 @@ class PodmanExecutor(DockerExecutor):
         """End the service that this agent started; containers go on without it."""
         super().close()
         if self._service is not None:
+            self._api.timeout = CLOSE_WITHIN_S
+            try:
+                is_last = not self._api.containers()
+            except (docker.errors.DockerException, requests.RequestException):
+                is_last = False
             self._service.close()
+            if is_last:
+                _end_pause()
 
 
 class _Service:
@@ -129,21 +145,22 @@ class _Service:
         self._is_closed = threading.Event()
         self._process = self._start()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> proc.Helper:
         self._socket.unlink(missing_ok=True)
         with self._log.open("wb") as log:
             # conmon leaves a file `oom` where it was started
-            return proc.start_helper(self._words, stdout=log, stderr=log, cwd=self._log.parent)
+            return proc.Helper(self._words, stdout=log, stderr=log, cwd=self._log.parent)
 
     def how_it_ended(self) -> str | None:
         """Its last words when it has ended."""
-        if self._process.poll() is None:
+        status = self._process.status()
+        if status is None:
             return None
         lines = self._log.read_text(errors="replace").split("\n")
-        return " ".join(line for line in lines[-5:] if line) or f"it ended with status {self._process.returncode}"
+        return " ".join(line for line in lines[-5:] if line) or f"it ended with status {status}"
 
     def keep_up(self) -> None:
-        """Watch it from now on, in a thread that also is the parent of what is started later."""
+        """Watch it from now on."""
         threading.Thread(target=self._watch, name="podman", daemon=True).start()
 
     def _watch(self) -> None:
@@ -157,11 +174,7 @@ class _Service:
     def close(self) -> None:
         """End it."""
         self._is_closed.set()
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        self._process.end()
         self._socket.unlink(missing_ok=True)
         if self._own_folder is not None:
             shutil.rmtree(self._own_folder, ignore_errors=True)
@@ -173,3 +186,21 @@ def _sockets() -> Iterator[str]:
         path = Path(folder or "/nowhere", "podman", "podman.sock")
         if path.is_socket():
             yield f"unix://{path}"
+
+
+def _end_pause() -> None:
+    """End the process by which podman keeps an ordinary user's namespace, if it is left in the systemd unit that ends with this agent.
+
+    podman makes it anew when it is needed; a user's own, begun elsewhere, is not ours.
+    """
+    file = Path(os.environ.get("XDG_RUNTIME_DIR", "/nowhere"), "libpod/tmp/pause.pid")
+    if "INVOCATION_ID" in os.environ:
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(file.read_text())
+            if _cgroups(pid) == _cgroups("self"):
+                os.kill(pid, signal.SIGKILL)
+                file.unlink()
+
+
+def _cgroups(pid: int | str) -> str:
+    return Path(f"/proc/{pid}/cgroup").read_text()
