@@ -190,7 +190,7 @@ class DockerExecutor:
                 image, command=words[1:], entrypoint=words[:1], user="0:0", host_config=host, labels={AGENT: self._uid}
             )["Id"]
             self._api.start(container)
-            return bool(self._api.wait(container, timeout=3600).get("StatusCode") == 0)
+            return bool(self._wait(container)["ExitCode"] == 0)
         except _ENGINE_ERRORS as error:
             logger.warning("%s in a container of %s failed: %s", words[0], image, _words(error))
             return False
