@@ -38,7 +38,7 @@ told() { cat /home/*/.local/share/scitq/*.log /home/*/.local/share/scitq/server/
 UNITS = (
     USER
     + """
-told() { by ann 'systemctl --user --no-pager status scitq-server scitq-agent'; cat /home/ann/*.log; ps -eo user,pid,ppid,args; }
+told() { by ann 'systemctl --user --no-pager status scitq-server scitq-agent'; cat /home/ann/*.log; ls -la /home /home/ann /home/ann/.cache; id ann; ps -eo user,pid,ppid,args; }
 new_user ann
 cp -r %(shared)s/packaging /home/ann/
 runtime=/run/user/$(id -u ann)
