@@ -98,6 +98,9 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         [ -x /lib/systemd/systemd ] || missing+=(systemd)
         command -v gcc >/dev/null || missing+=(gcc libc6-dev)
         command -v slirp4netns >/dev/null || missing+=(slirp4netns)
+        [ -x /usr/sbin/cron ] || missing+=(cron)
+        [ -e /lib/systemd/system/dbus.service ] || missing+=(dbus)
+        ls /lib/*/security/pam_systemd.so >/dev/null 2>&1 || missing+=(libpam-systemd)
     fi
     if [ ${#missing[@]} -gt 0 ]; then
         PYTHONPATH=build "$python" -c 'import sys; from service.common import debian_packages; debian_packages(*sys.argv[1:])' "${missing[@]}" || exit 1

@@ -38,7 +38,7 @@ told() { cat /home/*/.local/share/scitq/*.log /home/*/.local/share/scitq/server/
 UNITS = (
     USER
     + """
-told() { by ann 'systemctl --user --no-pager status scitq-server scitq-agent'; cat /home/ann/*.log; ls -la /home /home/ann /home/ann/.cache; id ann; ps -eo user,pid,ppid,args; }
+told() { by ann 'systemctl --user --no-pager status scitq-server scitq-agent'; cat /home/ann/*.log; ps -eo user,pid,ppid,args; }
 new_user ann
 cp -r %(shared)s/packaging /home/ann/
 runtime=/run/user/$(id -u ann)
@@ -129,12 +129,14 @@ done
 echo again after the power was cut
 systemctl stop cron
 by eve 'scitq stop --quiet'
-systemctl kill --signal KILL cron 2>/dev/null || :
+echo stopped
 """
 )
 SAID_OF_CRON = """\
 two users have a server each
 again after the power was cut
+stopped
+ended with 0
 """
 
 
@@ -160,4 +162,4 @@ def test_cron_starts_server_and_worker_of_two_users_also_after_a_power_cut(share
     if not Path("/usr/sbin/cron").exists():
         pytest.fail("cron is not here; on Debian: apt-get install cron")
     said = machine.run(CRON % {"shared": shared}, tmp_path, shared, shared)
-    assert SAID_OF_CRON in said and said.endswith("ended with 0\n"), said
+    assert said.endswith(SAID_OF_CRON), said

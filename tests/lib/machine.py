@@ -28,6 +28,9 @@ _MACHINE = """
 mount -t tmpfs -o size=2g none {work}
 mkdir {work}/upper {work}/work {work}/root
 root={work}/root
+# users that other tests make meanwhile are not this machine's
+mkdir {work}/upper/etc
+for name in passwd shadow group gshadow subuid subgid; do cp -p /etc/$name {work}/upper/etc/; done
 mount -t overlay -o lowerdir=/,upperdir={work}/upper,workdir={work}/work none $root
 mount -t proc proc $root/proc
 mount -t sysfs -o ro none $root/sys
