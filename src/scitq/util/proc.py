@@ -130,6 +130,16 @@ class Helper:
         self._process.wait()
         self.end()
 
+    def complaints(self) -> bytes:
+        """What it says on stderr (a pipe) until it ends; what it leaves is ended, too."""
+        _, said = self._process.communicate()
+        self.end()
+        return said or b""
+
+    def kill(self) -> None:
+        """End the group at once, from any thread."""
+        self._signal(signal.SIGKILL)
+
     def end(self) -> None:
         """End the group: SIGTERM, and after some seconds SIGKILL."""
         with self._lock:

@@ -101,11 +101,11 @@ class ApptainerExecutor:
         words: list[str | Path] = [self._install.program, "--silent", "pull", "--disable-cache", made, f"docker://{image}"]
         try:
             folder.mkdir(mode=0o700)
-            process = proc.start_helper(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-            with cancel.on_cancel(lambda: os.killpg(process.pid, signal.SIGKILL)):
-                _, said = process.communicate()
+            puller = proc.Helper(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+            with cancel.on_cancel(puller.kill):
+                said = puller.complaints()
             cancel.check()
-            if process.returncode != 0:
+            if puller.status() != 0:
                 raise ImageError(f"image {image}: {said.decode('utf-8', 'replace').strip()[-2000:] or 'apptainer pull failed'}")
             with made.open("rb") as file:
                 os.fsync(file)
