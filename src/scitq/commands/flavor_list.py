@@ -55,5 +55,5 @@ def run(context: Context) -> int:
             "server's scitq.yaml"
         )
     elif not found.rows:
-        context.note(f"none of the {found.total} flavors passes the filter")
+        context.note(f"no flavor of {found.total} passes the filter")
     return EXIT_OK

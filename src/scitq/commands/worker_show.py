@@ -52,7 +52,7 @@ def run(context: Context) -> int:
                     "hardware",
                     ""
                     if has is None
-                    else f"{figure(has.cpus)} cpus, {figure(has.mem_gib)} GiB, {figure(has.disk_gb)} GB disk, {has.gpus} GPUs {has.gpu}",
+                    else f"{figure(has.cpus)} cpus, {figure(has.mem_gib)} GiB, {figure(has.disk_gb)} GB disk, {has.gpus} GPUs {has.gpu}".rstrip(),
                 ),
                 ("offers", requests),
                 ("runtimes", ", ".join(row.runtimes)),
