@@ -7,14 +7,14 @@ import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
 from scitq.agent.cache_building import Building, Watch
 from scitq.agent.cache_entry import DATA, Entry
 from scitq.agent.cache_settling import Settler
-from scitq.agent.cache_views import View, Wanted, make_view, view_name
+from scitq.agent.cache_views import View, Wanted, copied_bytes, make_view, view_name
 from scitq.agent.room import Promise, Room
 from scitq.errors import CancelledError, ScitqError, StorageError
 from scitq.storage.base import Cancel
@@ -306,10 +306,14 @@ class ResourceCache:
             doomed = [self._retire(self._views_dir / name)]
         try:
             self._drop(doomed)
-            path, stamp = self._entry_as_view(wanted, entries, is_copied), ""
-            if path is None:
-                path = self._views_dir / name
-                stamp = make_view(path, self._staging_dir / secrets.token_hex(8), wanted, entries, cancel, is_copied=is_copied)
+            stamp = ""
+            if len(wanted) == 1 and not wanted[0].folder and not is_copied:
+                path = entries[0].data
+            else:
+                path, staging = self._views_dir / name, self._staging_dir / secrets.token_hex(8)
+                size = copied_bytes(entries, self._staging_dir) if is_copied else 0
+                with self._room.reserve(size, staging, self._entries_dir, is_cached=False) if size else nullcontext():
+                    stamp = make_view(path, staging, wanted, entries, cancel, is_copied=is_copied)
         finally:
             with self._changed:
                 self._making_views.discard(name)
@@ -317,10 +321,6 @@ class ResourceCache:
         with self._changed:
             view = self._views[name] = View(name, path, [*entries], stamp)
             return self._lease(view)
-
-    def _entry_as_view(self, wanted: Sequence[Wanted], entries: Sequence[Entry], is_copied: bool) -> Path | None:
-        is_plain = len(wanted) == 1 and not wanted[0].folder and not is_copied
-        return entries[0].data if is_plain else None
 
     def _lease(self, view: View) -> View:
         view.leases += 1

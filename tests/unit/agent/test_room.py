@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 from tests.lib.fetching import Worker, content
 from tests.lib.mounts import tmpfs
+from tests.lib.webserver import WebServer
 
 from scitq.agent import cache
 from scitq.agent.steps import fetch
@@ -92,6 +93,31 @@ def test_res_14_a_shortage_on_the_tasks_disk_leaves_a_cache_on_another_disk_alon
             with pytest.raises(DiskFullError):
                 worker.run(inputs=[uri])
         assert [entry["uri"] for entry in worker.cache.list()] == ["st://b/kept"]
+
+
+def test_res_05_the_copy_that_a_bare_task_gets_leaves_what_must_stay_free(tmp_path):
+    with tmpfs(tmp_path / "work", "40m") as disk:
+        worker = Worker(tmp_path)
+        worker.put("b/large", b"1" * (24 << 20))
+        with pytest.raises(DiskFullError, match="are needed"):
+            worker.run(resources=["st://b/large"], container="bare")
+        assert list((disk / "cache" / "staging").iterdir()) == []
+        folders, prepared = worker.run(resources=["st://b/large"])  # which needs no copy, and finds it in the cache
+        assert prepared.downloaded_bytes == 0
+        fetch.release(folders)
+
+
+@KINDS
+def test_in_15_in_16_what_does_not_tell_its_size_stops_where_the_disk_must_stay_free(tmp_path, kind):
+    with WebServer.running() as web, tmpfs(tmp_path / "work", "90m") as disk:
+        web.files["/x"], web.has_ranges, web.tells_length = bytes(60 << 20), False, False
+        worker = Worker(tmp_path, min_free_disk="60M")
+        with pytest.raises(DiskFullError, match=f"http://{web.address}/x: no room"):
+            worker.run(**{kind: [f"http://{web.address}/x"]})
+        assert not [path for path in disk.rglob("*") if path.is_file()]
+        worker.context.settings["min_free_disk"] = "1M"
+        folders, prepared = worker.run(**{kind: [f"http://{web.address}/x"]})
+        assert content(folders.input if kind == "inputs" else prepared.resource_view) == {"x": bytes(60 << 20)}
 
 
 def test_a_task_that_waits_for_anothers_view_is_cancelled_at_once(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import stat
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -15,7 +16,7 @@ from typing import Final
 
 from scitq.agent import manifest
 from scitq.agent.actions import chain
-from scitq.agent.actions.limits import Meter
+from scitq.agent.actions.limits import Limits, Meter
 from scitq.agent.cache import Build, ResourceCache, key_of
 from scitq.agent.cache_building import Building
 from scitq.agent.cache_views import View, Wanted
@@ -27,7 +28,7 @@ from scitq.errors import SourceMissingError, StorageError
 from scitq.model.task import BARE
 from scitq.model.uri import Untar, Uri
 from scitq.protocol.messages.agent import Assignment
-from scitq.storage.base import Cancel, Storage
+from scitq.storage.base import Cancel, Entry, Storage
 from scitq.storage.registry import Storages
 from scitq.storage.resolve import Source, resolve
 from scitq.storage.transfer import local_errors, run_parallel
@@ -217,7 +218,7 @@ class _Fetch:
         watch.expect(found.size)
         folder.mkdir()
         pairs = [(source.entry, folder / source.path) for source in found.sources]
-        found.storage.download_many(pairs, progress=watch.add, cancel=cancel)
+        self._download(found.storage, pairs, watch, disk, cancel)
         promise.end()
         steps = chain.steps_of(found.uri.actions)
         if steps:
@@ -266,9 +267,25 @@ class _Fetch:
         def bring(cancel: Cancel) -> None:
             pairs = [(source.entry, folders.input / _place(found.uri, source.path)) for found in group for source in found.sources]
             self.counter.expect(sum(max(entry.size, 0) for entry, _target in pairs))
-            group[0].storage.download_many(pairs, progress=self.counter.add, cancel=cancel)
+            self._download(group[0].storage, pairs, self.counter, folders.root, cancel)
 
         return bring
+
+    def _download(
+        self, storage: Storage, pairs: Sequence[tuple[Entry, Path]], watch: Building | Counter, disk: Path | None, cancel: Cancel
+    ) -> None:
+        """Download all; where sizes are not known before, room is asked for as they come."""
+        if all(entry.size >= 0 for entry, _target in pairs):
+            storage.download_many(pairs, progress=watch.add, cancel=cancel)
+            return
+        with self._cache.ahead(disk) as ahead:
+            meter = Meter(storage.uri(pairs[0][0].key), Limits(most_bytes=sys.maxsize, most_ratio=sys.maxsize), cancel, ahead.grow)
+
+            def add(count: int) -> None:
+                watch.add(count)
+                meter.add_bytes(count)
+
+            storage.download_many(pairs, progress=add, cancel=cancel)
 
 
 def _put_in_place(uri: Uri, result: Path, folders: TaskFolders, claims: Claims) -> None:
