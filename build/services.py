@@ -31,7 +31,6 @@ from service.common import (
     STATE,
     Processes,
     ServiceError,
-    WithdrawnError,
     alive,
     end,
     read_state,
@@ -77,10 +76,9 @@ def up(names: Sequence[str]) -> int:
         try:
             facts, processes = SERVICES[name]()
         except ServiceError as failure:
-            is_withdrawn = isinstance(failure, WithdrawnError)
-            bad += not is_withdrawn
+            bad += 1
             state.pop(name, None)
-            state.setdefault("unavailable", {})[name] = ("withdrawn: " if is_withdrawn else "") + str(failure)
+            state.setdefault("unavailable", {})[name] = str(failure)
             write_state(state)
             end(STARTED)
             say(f"{name}: cannot be had: {failure}")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from service import images
-from service.common import CACHE, Processes, ServiceError, WithdrawnError, debian_packages, folder, have, program, say
+from service.common import CACHE, Processes, ServiceError, debian_packages, folder, have, program, say
 
 SUITE = "sid"
 PLACE = CACHE / "apptainer"
@@ -101,7 +101,7 @@ def _download(scratch: Path) -> list[Path]:
             continue
         done = apt("apt-cache", "depends", "--no-recommends", "--no-suggests", "apptainer")
         if done.returncode or "Depends:" not in done.stdout:
-            raise WithdrawnError(f"Debian's {SUITE} has no package apptainer at present")
+            raise ServiceError(f"Debian's {SUITE} has no package apptainer at present")
         needed = {line.split()[-1] for line in done.stdout.splitlines() if "Depends:" in line}
         done = apt("apt-get", "download", "-q", "apptainer", *(name for name in sorted(needed) if name.startswith("lib")))
         if done.returncode == 0:

@@ -30,10 +30,6 @@ class ServiceError(Exception):
     """A service cannot be had; the text says why and what to do."""
 
 
-class WithdrawnError(ServiceError):
-    """Nobody can have it any more: those who gave it away stopped. Tests of it are skipped then, in CI too."""
-
-
 def say(text: str) -> None:
     print(f"services: {text}", file=sys.stderr, flush=True)
 
