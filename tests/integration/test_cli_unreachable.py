@@ -56,7 +56,7 @@ def test_auth_10_closed_port(shell, closed_port):
 
 def test_auth_10_the_default_is_local(shell):
     ran = shell.run("ping", env={"SCITQ_SERVER": None})
-    assert ran.status in {0, 4}
+    assert ran.status in {0, 3, 4}  # somebody may run a server there, of which this token is not
     if ran.status == 4:
         assert "localhost:50051" in ran.err
 

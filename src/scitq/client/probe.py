@@ -22,7 +22,7 @@ _REASONS = {
 }
 
 
-_HINT = "Is it running? Set SCITQ_SERVER=host:port, or give --server, when it is elsewhere."
+_HINT = "Is it running? When it is elsewhere: export SCITQ_SERVER=host:port, or give --server."
 
 
 def unavailable(address: Address | str, reason: str, tried: list[str] | None = None, hint: str = _HINT) -> UnavailableError:
