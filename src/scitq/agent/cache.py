@@ -11,12 +11,12 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from scitq.agent.cache_building import Building, Watch
+from scitq.agent.cache_building import Building, Watch, again
 from scitq.agent.cache_entry import DATA, Entry
 from scitq.agent.cache_settling import Settler
 from scitq.agent.cache_views import View, Wanted, copied_bytes, make_view, view_name
 from scitq.agent.room import Promise, Room
-from scitq.errors import CancelledError, ScitqError, StorageError
+from scitq.errors import StorageError
 from scitq.storage.base import Cancel
 from scitq.util import files
 from scitq.util.units import parse_bytes
@@ -46,6 +46,7 @@ class ResourceCache:
             folder.mkdir(parents=True, exist_ok=True)
         self._changed = threading.Condition()
         self._building: dict[str, Building] = {}
+        self._ending: set[Building] = set()
         self._views: dict[str, View] = {}
         self._making_views: set[str] = set()
         self._building_now = 0
@@ -110,28 +111,32 @@ class ResourceCache:
             self._changed.notify_all()
         self._drop(doomed)
 
-    def reserve(self, count: int, folder: Path, disk: Path | None = None) -> Promise:
+    def reserve(self, count: int, folder: Path, cancel: Cancel, disk: Path | None = None) -> Promise:
         """Keep room for `count` bytes that come into `folder`, until the promise ends; what is in the way goes. DiskFullError when they don't fit.
 
         disk: an existing folder on the disk in question; without it the bytes will be an entry, on the cache's.
         """
-        promise = self._room.reserve(count, folder, disk or self._entries_dir, is_cached=disk is None)
+        promise = self._room.reserve(count, folder, disk or self._entries_dir, cancel, is_cached=disk is None)
         with self._changed:
             doomed = self._over_bounds()
         self._drop(doomed)
         return promise
 
-    def ahead(self, disk: Path | None = None) -> Promise:
+    def ahead(self, cancel: Cancel, disk: Path | None = None) -> Promise:
         """A promise of nothing yet, for an extraction, which asks for more as it goes on; see `reserve`."""
-        return self._room.reserve(0, None, disk or self._entries_dir, is_cached=disk is None)
+        return self._room.reserve(0, None, disk or self._entries_dir, cancel, is_cached=disk is None)
 
-    def _evict(self) -> bool:
-        """Drop the entry that is longest unused; False when all are in use."""
-        with self._changed:
+    def _evict(self, cancel: Cancel) -> bool:
+        """Drop the entry that is longest unused, or wait for a download that was called off to be gone; False when there is neither."""
+        with self._wakes(cancel), self._changed:
             entry = self._oldest()
             doomed = [self._take_out(entry)] if entry else []
+            ending = len(self._ending)
+            while not doomed and ending and len(self._ending) >= ending:
+                self._changed.wait(_POLL_S)
+                cancel.check()
         self._drop(doomed)
-        return bool(doomed)
+        return bool(doomed or ending)
 
     def list(self) -> _Rows:
         """The entries, most recently used first, as plain data: uri, bytes, files, used_ms, created_ms, tasks (that use it)."""
@@ -222,6 +227,8 @@ class ResourceCache:
         with self._changed:
             building.waiters -= 1
             building.is_abandoned = building.waiters == 0
+            if building.is_abandoned and not building.is_ended:
+                self._ending.add(building)
         if building.is_abandoned:
             building.cancel.cancel()
 
@@ -247,6 +254,7 @@ class ResourceCache:
         files.remove_tree(staging)
         with self._changed:
             building.is_ended = True
+            self._ending.discard(building)
             if building.entry is not None:
                 self._entries[item.key] = building.entry
             if self._building.get(item.key) is building:
@@ -263,7 +271,7 @@ class ResourceCache:
                     cancel.check()
                     self._changed.wait(_POLL_S)
             if building.error is not None:
-                raise _again(building.error)
+                raise again(building.error)
         entry = self._lease_entry(item.key)
         if entry is not None:
             return entry
@@ -312,7 +320,7 @@ class ResourceCache:
             else:
                 path, staging = self._views_dir / name, self._staging_dir / secrets.token_hex(8)
                 size = copied_bytes(entries, self._staging_dir) if is_copied else 0
-                with self._room.reserve(size, staging, self._entries_dir, is_cached=False) if size else nullcontext():
+                with self._room.reserve(size, staging, self._entries_dir, cancel, is_cached=False) if size else nullcontext():
                     stamp = make_view(path, staging, wanted, entries, cancel, is_copied=is_copied)
         finally:
             with self._changed:
@@ -388,12 +396,3 @@ def _bytes(value: Any, default: int) -> int:  # noqa: ANN401 - a setting
     if value in (None, ""):
         return default
     return parse_bytes(value) if isinstance(value, str) else int(value)
-
-
-def _again(error: BaseException) -> BaseException:
-    """A copy to raise in another thread: one exception raised in several would mix their tracebacks."""
-    if isinstance(error, CancelledError):
-        return StorageError("the download was called off; try again")
-    if isinstance(error, ScitqError):
-        return type(error)(*error.args)
-    return error

@@ -6,6 +6,7 @@ import threading
 from typing import Protocol, Self
 
 from scitq.agent.cache_entry import Entry
+from scitq.errors import CancelledError, ScitqError, StorageError
 from scitq.storage.base import Cancel
 
 
@@ -65,3 +66,12 @@ class Building:
             watches = list(self._watches)
         for watch in watches:
             watch.add(count)
+
+
+def again(error: BaseException) -> BaseException:
+    """A copy to raise in another thread: one exception raised in several would mix their tracebacks."""
+    if isinstance(error, CancelledError):
+        return StorageError("the download was called off; try again")
+    if isinstance(error, ScitqError):
+        return type(error)(*error.args)
+    return error

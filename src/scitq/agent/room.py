@@ -10,6 +10,7 @@ from pathlib import Path
 
 from scitq.agent.actions.chain import entries_below
 from scitq.errors import DiskFullError
+from scitq.storage.base import Cancel
 from scitq.util import files
 from scitq.util.units import format_bytes
 
@@ -17,8 +18,8 @@ from scitq.util.units import format_bytes
 class Promise:
     """Bytes that a download (into `folder`) or an extraction (no folder) will still write; a context that ends it."""
 
-    def __init__(self, room: Room, disk: Path, size: int, folder: Path | None, *, is_cached: bool) -> None:
-        self.disk, self.size, self.folder, self.is_cached = disk, size, folder, is_cached
+    def __init__(self, room: Room, disk: Path, folder: Path | None, cancel: Cancel, *, is_cached: bool) -> None:
+        self.disk, self.size, self.folder, self.cancel, self.is_cached = disk, 0, folder, cancel, is_cached
         self.device = disk.stat().st_dev
         self.number = 0
         self._room = room
@@ -45,17 +46,17 @@ class Promise:
 class Room:
     """Thread-safe. A promise counts those that were made before it, so that of two that don't fit together the first one gets the room."""
 
-    def __init__(self, cache: Path, evict: Callable[[], bool]) -> None:
-        """cache: a folder on the disk where `evict` (drop the entry that is longest unused; False when there is none) helps."""
+    def __init__(self, cache: Path, evict: Callable[[Cancel], bool]) -> None:
+        """cache: a folder on the disk where `evict` (drop what is not needed; False when there is nothing) helps."""
         self._cache, self._evict = cache, evict
         self._lock = threading.Lock()
         self._promises: set[Promise] = set()
         self._numbers = itertools.count(1)
         self.min_free_bytes = 0
 
-    def reserve(self, size: int, folder: Path | None, disk: Path, *, is_cached: bool) -> Promise:
+    def reserve(self, size: int, folder: Path | None, disk: Path, cancel: Cancel, *, is_cached: bool) -> Promise:
         """Promise `size` bytes below `folder`, on the disk of `disk`; entries of the cache go for it. DiskFullError when they don't fit."""
-        promise = Promise(self, disk, 0, folder, is_cached=is_cached)
+        promise = Promise(self, disk, folder, cancel, is_cached=is_cached)
         self.fit(promise, size)
         return promise
 
@@ -66,7 +67,7 @@ class Room:
             self._promises.add(promise)
         try:
             while self._free_bytes(promise) < size + self.min_free_bytes:
-                if not (_is_one_disk(promise.disk, self._cache) and self._evict()):
+                if not (_is_one_disk(promise.disk, self._cache) and self._evict(promise.cancel)):
                     raise self._too_small(promise)
         except BaseException:
             self.drop(promise)

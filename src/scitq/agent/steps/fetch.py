@@ -206,7 +206,7 @@ class _Fetch:
 
     def _build(self, found: _Found) -> Build:
         def build(folder: Path, cancel: Cancel, building: Building) -> Path:
-            with self._cache.reserve(found.size, folder) as promise:
+            with self._cache.reserve(found.size, folder, cancel) as promise:
                 return self._bring(found, folder, building, cancel, promise)
 
         return build
@@ -222,7 +222,7 @@ class _Fetch:
         promise.end()
         steps = chain.steps_of(found.uri.actions)
         if steps:
-            with self._cache.ahead(disk) as ahead:
+            with self._cache.ahead(cancel, disk) as ahead:
                 folder = chain.apply(steps, folder, Meter(str(found.uri), self._limits, cancel, ahead.grow))
         if not any(isinstance(step, Untar) for step in steps):
             chain.make_programs_executable(folder)
@@ -240,12 +240,12 @@ class _Fetch:
                 for number, found in enumerate(inputs):
                     if chain.steps_of(found.uri.actions):
                         place = staging / str(number)
-                        promise = promises.enter_context(self._cache.reserve(found.size, place, folders.root))
+                        promise = promises.enter_context(self._cache.reserve(found.size, place, cancel, folders.root))
                         jobs.append(self._input_job(found, place, folders.root, promise, made, number))
                     else:
                         plain.setdefault(id(found.storage), []).append(found)
                 size = sum(found.size for group in plain.values() for found in group)
-                promises.enter_context(self._cache.reserve(size, folders.input, folders.root))
+                promises.enter_context(self._cache.reserve(size, folders.input, cancel, folders.root))
                 jobs.extend(self._plain_job(group, folders) for group in plain.values())
                 run_parallel(jobs, workers=_ACTIONS_AT_ONCE, cancel=cancel)
             for number, result in sorted(made.items()):
@@ -278,7 +278,7 @@ class _Fetch:
         if all(entry.size >= 0 for entry, _target in pairs):
             storage.download_many(pairs, progress=watch.add, cancel=cancel)
             return
-        with self._cache.ahead(disk) as ahead:
+        with self._cache.ahead(cancel, disk) as ahead:
             meter = Meter(storage.uri(pairs[0][0].key), Limits(most_bytes=sys.maxsize, most_ratio=sys.maxsize), cancel, ahead.grow)
 
             def add(count: int) -> None:
