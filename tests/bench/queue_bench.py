@@ -17,7 +17,7 @@ from scitq.broker.store.checkpoint import PAGES
 from scitq.broker.store.connection import Store
 from scitq.broker.store.tasks import spec_body
 from scitq.client.api import Api
-from scitq.commands.task_send import MOST_TASKS
+from scitq.commands.task_send import MOST_TASKS, batches
 from scitq.model.task import NewTask, TaskSpec
 from scitq.protocol.messages.task import TaskCreate, TaskList, TaskRows, TasksCreated, TasksDetails, TaskShow
 from tests.bench.site import Site
@@ -52,8 +52,7 @@ def _unlike(numbers: range) -> tuple[list[TaskSpec], list[NewTask]]:
 def _create(api: Api, count: int, batch: Callable[[range], tuple[list[TaskSpec], list[NewTask]]]) -> float:
     """Seconds that the server takes, from request to answer."""
     spent = 0.0
-    for first in range(0, count, _BATCH):
-        specs, tasks = batch(range(first, min(first + _BATCH, count)))
+    for specs, tasks in batches(zip(*batch(range(count)), strict=True)):
         message = TaskCreate(specs=specs, tasks=tasks)
         begin = time.monotonic()
         api.call(message, TasksCreated, waits_s=600)
@@ -177,7 +176,7 @@ class _Stream:
 
 def _waits(site: Site, ids: Sequence[int], told: str) -> list[list[str]]:
     """From creation to assignment and to running, by the journal."""
-    site.scitq("task", "wait", "--id", f"{ids[0]}-{ids[-1]}", "--quiet")
+    site.scitq("task", "wait", "--id", "-", "--quiet", data=" ".join(map(str, ids)))
     api, pending, running = site.api(), [], []
     for first in range(0, len(ids), 500):
         for task in api.call(TaskShow(ids=list(ids[first : first + 500])), TasksDetails).tasks:

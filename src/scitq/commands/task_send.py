@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from scitq.model.task import NewTask, TaskSpec
     from scitq.protocol.messages.task import TasksCreated
 
-MOST_TASKS = 1_000
+MOST_TASKS = 2_000
 MOST_BYTES = 4 * 1024 * 1024
-"""Tasks and bytes of specs in one request; the server carries out nothing else meanwhile (docs/benchmarks.md)."""
+_TEXTS = 6
+"""Tasks and bytes of specs in one request, and the URIs, variables, labels and keys that cost as much as one task more.
+
+The server carries out nothing else meanwhile: 20 ms, for plain tasks and for rich ones (docs/benchmarks.md)."""
 _MOST_KEYS = 50_000
 _MOST_TOLD = 20
 
@@ -32,22 +35,24 @@ Place = Callable[[int], str]
 
 
 def batches(pairs: Iterable[tuple[TaskSpec, NewTask]]) -> Iterator[Batch]:
-    """Specs and tasks in pieces of at most 1,000 tasks and about 4 MiB; tasks that share a spec object go on sharing it."""
+    """Specs and tasks in pieces that fit into a request each (MOST_TASKS); tasks that share a spec object go on sharing it."""
     specs: list[TaskSpec] = []
     tasks: list[NewTask] = []
     positions: dict[int, int] = {}
-    size = 0
+    size, weight = 0, 0.0
     for spec, task in pairs:
-        if len(tasks) >= MOST_TASKS or size >= MOST_BYTES:
+        if weight >= MOST_TASKS or size >= MOST_BYTES:
             yield specs, tasks
-            specs, tasks, positions, size = [], [], {}, 0
+            specs, tasks, positions, size, weight = [], [], {}, 0, 0.0
         position = positions.get(id(spec))
         if position is None:
             position = positions[id(spec)] = len(specs)
             specs.append(spec)
             size += len(spec.command) + sum(map(len, spec.inputs)) + sum(map(len, spec.resources)) + 200
+            weight += (len(spec.inputs) + len(spec.resources) + len(spec.env)) / _TEXTS
         tasks.append(task if task.spec == position else msgspec.structs.replace(task, spec=position))
         size += 100
+        weight += 1 + (len(task.labels) + (task.key is not None)) / _TEXTS
     if tasks:
         yield specs, tasks
 

@@ -57,6 +57,13 @@ def test_batches_keep_specs_shared():
     assert [specs[task.spec] for specs, tasks in found for task in tasks] == [spec for spec, _ in pairs]
 
 
+def test_rich_tasks_go_in_smaller_requests():
+    values = VALUES | {"input": [f"a://b/{number}" for number in range(6)], "key": "k"}
+    found = list(batches((spec_of(values), task_of({"key": "k", "label": [("a", "b")]})) for _ in range(MOST_TASKS)))
+    assert [len(tasks) for _, tasks in found[:2]] == [858, 858]
+    assert sum(len(tasks) for _, tasks in found) == MOST_TASKS
+
+
 def test_large_specs_go_in_several_requests():
     specs = [spec_of({"container": "alpine", "shell": "sh", "command": f"# {i}" + "x" * 1_500_000}) for i in range(7)]
     assert [len(tasks) for _, tasks in batches((spec, task_of({})) for spec in specs)] == [3, 3, 1]
