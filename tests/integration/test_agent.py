@@ -74,6 +74,21 @@ def test_a_second_agent_in_the_same_folder_is_refused(site):
     site.agents.remove(process)
 
 
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        ("--step-id 99", 5, "there is no step 99"),
+        ("--step " + "9" * 20, 5, "there is no step"),
+        ("--step \u00b2", 5, "there is no step"),
+        ("--concurrency 100000", 2, "concurrency lies between"),
+    ],
+)
+def test_an_agent_that_asks_for_what_can_not_be_ends(site, tmp_path, words, status, said):
+    ran = site.run(f"agent --config {site.config} --work-dir {tmp_path / 'work'} --runtime bare {words}")
+    assert ran.status == status, ran
+    assert said in ran.err
+
+
 def test_a_kill_names_who_did_it_and_a_stop_lets_a_task_end_well(site):
     killed = site.create("sleep 600")
     stopped = site.create("trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.1; done", "--shell sh")

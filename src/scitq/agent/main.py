@@ -30,7 +30,7 @@ from scitq.agent.restore import restore, seconds_since
 from scitq.agent.runner import Runner
 from scitq.agent.stats import StatsSampler
 from scitq.agent.upkeep import Surroundings
-from scitq.errors import ConflictError, NotLoggedInError, ScitqError
+from scitq.errors import ConflictError, NotFoundError, NotLoggedInError, ScitqError, UsageError
 from scitq.protocol.messages.agent import (
     AgentAnswer,
     AgentGoodbye,
@@ -202,7 +202,9 @@ class Agent:
 
     def _refused(self, error: ScitqError) -> None:
         """A server that will never have this agent ends it; one that had it before may be in the middle of a change."""
-        if isinstance(error, ConflictError) or (isinstance(error, NotLoggedInError) and not self._was_ready):
+        is_wrong = isinstance(error, (NotFoundError, UsageError)) and not self._runner.attempts  # a step that is not, too many slots
+        is_new = not self._was_ready
+        if isinstance(error, ConflictError) or (is_new and (is_wrong or isinstance(error, NotLoggedInError))):
             self._exit_status = error.exit_status
             self._end("refused")
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--runtime", choices=("auto", "docker", "podman", "apptainer", "bare"), default="auto", help="what runs containers")
     add("--no-bare", action="store_true", help="take no tasks without a container")
     add("--name", metavar="TEXT", default="", help="the worker's name (default: the host's)")
-    add("--step", metavar="STEP", default="", help="the step to serve, by id or name")
+    add("--step", "--step-id", dest="step", metavar="STEP", default="", help="the step to serve, by id or name")
     add("--idle-timeout", metavar="TIME", type=arguments.duration, help="end after so long without a task (default: never)")
     add("--time-left", metavar="TIME", type=arguments.duration, help="the allocation ends in so long (default: it does not)")
     add("--machine", metavar="NAME", default="", help="the name that the server gave the machine, when it had it made")

@@ -33,6 +33,13 @@ def test_every_option_has_help():
             assert action.help, (command.path, action.option_strings)
 
 
+def test_decision_7_step_and_step_id_are_one_flag_wherever_a_step_is_meant():
+    for command in table.COMMANDS:
+        for action in parser.make_parser(command)._actions:
+            if command.path != ("recruiter", "simulate"):  # whose --step is a workload, not a step
+                assert ("--step" in action.option_strings) == ("--step-id" in action.option_strings), (command.path, action.option_strings)
+
+
 def test_walking():
     assert parser.walk(["task", "list", "--limit", "3"]) == (("task", "list"), ["--limit", "3"], False, False)
     assert parser.walk(["--json", "--server", "x", "task", "--quiet", "list"]).rest == ["--json", "--server", "x", "--quiet"]

@@ -85,7 +85,8 @@ def _step(ctx: Ctx, text: str) -> int | None:
     """The step that an agent was started for, by id or by a name that only one step has."""
     if not text or text == "0":
         return None
-    found = [int(text)] if text.isdigit() and steps.get(ctx.tx, int(text)) else steps.named(ctx.tx, text)
+    is_id = text.isascii() and text.isdigit() and len(text) < 19
+    found = [int(text)] if is_id and steps.get(ctx.tx, int(text)) else steps.named(ctx.tx, text)
     if not found:
         raise NotFoundError(f"there is no step {text}")
     if len(found) > 1:
