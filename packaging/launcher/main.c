@@ -59,6 +59,10 @@ static size_t list_places(Place *places)
     if (named && *named) {
         if (*named != '/') refuse("SCITQ_CACHE must be an absolute path, not '%s'", named);
         bool is_ours = stat(named, &status) || status.st_uid == geteuid(); /* else an administrator's, for all users */
+        if (!is_ours && geteuid() == 0) {
+            because(named, "belongs to another user, who could change what root starts");
+            return 0;
+        }
         places[count] = is_ours ? (Place){.exists = 0, .own = 0} : shared_place(named, "");
         if (is_ours) snprintf(places[count].base, PATH_MAX, "%.*s", PATH_MAX - 1, named);
         return 1;

@@ -148,8 +148,11 @@ def test_users_who_share_a_cache_have_a_folder_each(exe: Path, run: Run) -> None
     mkdir -m 1777 /tmp/cache
     for user in 65533 65532; do as $user SCITQ_CACHE=/tmp/cache /tmp/bin/scitq --version; done
     stat -c '%n %u %a' /tmp/cache/*
+    chown 65533 /tmp/cache
+    SCITQ_CACHE=/tmp/cache /tmp/bin/scitq --version || :
     """
     answer = run(on_open_machine(exe, script))
+    assert "who could change what root starts" in answer.stderr
     assert answer.stdout.splitlines()[2:] == ["/tmp/cache/scitq-65532 65532 700", "/tmp/cache/scitq-65533 65533 700"], answer.stderr
 
 
