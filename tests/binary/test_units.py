@@ -81,6 +81,11 @@ cp %(shared)s/containers.conf /etc/containers/
 printf '[storage]\\ndriver = "vfs"\\n' >/etc/containers/storage.conf
 mknod -m 0666 /dev/net/tun c 10 200
 start_agent "--runtime podman --concurrency 2"
+is_told() { grep -q 'newuidmap.*Containers under the unit' /var/log/scitq-agent.log; }
+until_true is_told
+install -D -m 0644 /usr/share/scitq/setuid.conf /etc/systemd/system/scitq-agent.service.d/setuid.conf && systemctl daemon-reload
+systemctl reset-failed scitq-agent || :
+systemctl restart scitq-agent
 podman_of_the_worker() { runuser -u scitq-agent -- env -C / HOME=/var/lib/scitq-agent XDG_RUNTIME_DIR=/run/scitq-agent podman "$@"; }
 is_ready() { scitq worker list | grep -qw ready; }
 until_true is_ready
@@ -113,12 +118,15 @@ is_gone() { test -z "$(ps -u scitq-agent -o args=)" -a -z "$(cat /sys/fs/cgroup{
 until_true is_gone
 echo nothing is left
 
+rm /etc/systemd/system/scitq-agent.service.d/setuid.conf
+systemctl daemon-reload
 install -d -m 0711 -o scitq-agent %(shared)s/work
 printf 'SCITQ_AGENT_OPTIONS="--runtime docker"\nSCITQ_AGENT_WORK_DIR=%(shared)s/work\n' >>/etc/default/scitq-agent
 systemctl start scitq-agent
 task=$(scitq task create --container alpine --shell sh --command 'echo by docker; echo x >/output/x' --quiet)
 succeeds $task
 scitq task output --id $task --stdout
+grep NoNewPrivs /proc/$(pid_of scitq-agent)/status
 systemctl stop scitq-agent
 """
 SAID_OF_CONTAINERS = """\
@@ -131,6 +139,7 @@ begun
 gone on
 nothing is left
 by docker
+NoNewPrivs:	1
 ended with 0
 """
 

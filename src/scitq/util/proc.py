@@ -101,6 +101,14 @@ def fork() -> int:
     return os.fork()
 
 
+def may_gain_privileges() -> bool:
+    """Whether setuid programs have an effect: not below a unit with NoNewPrivileges=yes, nor in many containers."""
+    try:
+        return "\nNoNewPrivs:\t1\n" not in Path("/proc/self/status").read_text()
+    except OSError:
+        return True
+
+
 def replace_self(argv: Sequence[str]) -> NoReturn:
     """Become a freshly started `scitq` with the arguments `argv`; open files of ours are closed on the way."""
     command = [*own_command(), *argv]

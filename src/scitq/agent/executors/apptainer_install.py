@@ -110,18 +110,15 @@ def _is_setuid(starter: Path) -> bool:
     """Whether it is, and that has an effect here: it has none where no process may gain privileges."""
     try:
         found = starter.stat()
-        return found.st_uid == 0 and bool(found.st_mode & stat.S_ISUID) and _own_status("NoNewPrivs") != "1"
-    except (OSError, IndexError):
+    except OSError:
         return False
-
-
-def _own_status(name: str) -> str:
-    return Path("/proc/self/status").read_text().partition(f"\n{name}:")[2].split(None, 1)[0]
+    return found.st_uid == 0 and bool(found.st_mode & stat.S_ISUID) and proc.may_gain_privileges()
 
 
 def _has_all_capabilities() -> bool:
     try:
-        return int(_own_status("CapPrm"), 16) == (2 << int(Path("/proc/sys/kernel/cap_last_cap").read_text())) - 1
+        held = Path("/proc/self/status").read_text().partition("\nCapPrm:")[2].split(None, 1)[0]
+        return int(held, 16) == (2 << int(Path("/proc/sys/kernel/cap_last_cap").read_text())) - 1
     except (OSError, ValueError, IndexError):
         return True
 

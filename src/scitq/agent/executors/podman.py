@@ -67,7 +67,7 @@ class PodmanExecutor(DockerExecutor):
                 words = self._service.how_it_ended()
                 if words is not None or clock.monotonic_s() > deadline_s:
                     self._service.close()
-                    raise UnavailableError(f"podman system service: {words or 'it does not answer'}") from None
+                    raise UnavailableError(f"podman system service: {words or 'it does not answer'}{_advice()}") from None
                 clock.sleep_s(0.05)
             else:
                 self._service.keep_up()
@@ -178,6 +178,13 @@ class _Service:
         self._socket.unlink(missing_ok=True)
         if self._own_folder is not None:
             shutil.rmtree(self._own_folder, ignore_errors=True)
+
+
+def _advice() -> str:
+    """What an ordinary user's podman can't do without, when that is what is missing."""
+    if os.geteuid() == 0 or proc.may_gain_privileges():
+        return ""
+    return '; setuid programs have no effect here (NoNewPrivileges), and podman needs newuidmap: see docs/install.md, "Containers under the unit"'
 
 
 def _sockets() -> Iterator[str]:
