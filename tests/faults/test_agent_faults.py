@@ -109,7 +109,8 @@ def test_wkl_02_a_killed_worker_is_shown_offline_and_its_unaccepted_tasks_go_to_
     agent = site.agent(concurrency=1)
     with stopped(agent):
         task = site.create("echo hello")
-        site.wait_status(task, "A")
+        # Seconds pass between the two, less than a look may take on a busy machine.
+        wait_until(lambda: "A" in [change["status"] for change in site.show(task)["changes"]], "the task given to it")
         wait_until(lambda: site.status_of(task) == "P", "the task taken back")
         site.agent()
         site.wait_status(task, "S")
