@@ -167,6 +167,51 @@ def test_the_server_ends_well(tmp_path, scitq_argv):
         site.fails(["serve", "--server", "x:1"], 2)
 
 
+def test_a_server_that_hangs_is_named_by_its_process(tmp_path, scitq_argv):
+    with Site(tmp_path, scitq_argv) as site:
+        server = site.server
+        assert server is not None
+        server.send_signal(signal.SIGSTOP)
+        try:
+            assert f"kill -9 {server.pid}" in site.fails("stop", 4).err
+        finally:
+            server.send_signal(signal.SIGCONT)
+        site.agent()
+        task = site.create("sleep 600")
+        site.wait_status(task, "R")
+        assert "draining" not in site.ok("status").out
+        site.ok("stop --drain")
+        assert "draining" in site.ok("status").out
+        site.ok("stop")
+        assert server.wait(60) == 0
+
+
+def test_a_server_in_the_background_without_a_runtime_folder_says_how_it_is_reached(fresh, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "scitq").write_text("in the way")
+    fresh.environment["XDG_RUNTIME_DIR"] = str(folder)
+    started = fresh.ok("serve --detach --port 0")
+    try:
+        address = started.err.rpartition("--server ")[2].split()[0]
+        assert fresh.ok(f"ping --server {address} --json").json["server"] == address
+    finally:
+        os.kill(int(started.out), signal.SIGTERM)
+
+
+def test_ctrl_c_while_a_server_starts_in_the_background_leaves_none(fresh):
+    starting = fresh.start("serve --detach --port 0", start_new_session=True)
+    children = Path(f"/proc/{starting.pid}/task/{starting.pid}/children")
+    server = int(wait_until(lambda: children.read_text().split(), "the start of the server")[0])
+    os.kill(server, signal.SIGSTOP)  # before it is ready
+    starting.send_signal(signal.SIGINT)
+    assert starting.wait(60) == 130
+    starting.communicate()
+    os.kill(server, signal.SIGCONT)
+    cmdline = Path(f"/proc/{server}/cmdline")
+    wait_until(lambda: not cmdline.exists() or not cmdline.read_bytes(), "the end of the server")
+
+
 def test_a_backup_is_a_whole_database(tmp_path, scitq_argv):
     with Site(tmp_path, scitq_argv) as site:
         task = site.create("true", "--hold")

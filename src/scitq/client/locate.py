@@ -111,10 +111,16 @@ def find_server(given: str | None = None, configured: Address | None = None) -> 
     return Address("localhost", DEFAULT_PORT)
 
 
-def announced_key(address: Address) -> str | None:
-    """The public key of a live server of this user at `address`: told by itself through a private file, so no pin is needed."""
+def own_server(address: Address) -> RunningServer | None:
+    """The live server of this user at `address`."""
     local = {"localhost", "127.0.0.1", "::1"}
     for server in running_servers():
         if server.port == address.port and (server.host == address.host or (server.host in local and address.host in local)):
-            return server.key
+            return server
     return None
+
+
+def announced_key(address: Address) -> str | None:
+    """The public key of a live server of this user at `address`: told by itself through a private file, so no pin is needed."""
+    server = own_server(address)
+    return server.key if server else None

@@ -15,12 +15,16 @@ from scitq.errors import EXIT_OK, ScitqError, UsageError
 from scitq.util import bundle, clock, files, proc
 
 if TYPE_CHECKING:
+    import subprocess
+
     from scitq.broker.main import Ready
+    from scitq.client import locate
 
 EPILOG = """Without --config the first of $SCITQ_CONFIG, ~/.config/scitq/scitq.yaml, /etc/scitq.yaml and /etc/scitq/scitq.yaml is read.
 When there is none, a private default is made in the user's data folder; stderr tells where the administrator's password lies.
 The server ends at SIGTERM, Ctrl-C or `scitq stop`; tasks that run go on, and their results are taken at the next start."""
 START_TIMEOUT_S = 60.0
+READY = "scitq server ready on "
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,22 +124,36 @@ def _detach(context: Context, config_file: Path) -> int:
         child = proc.start(words, start_new_session=True, stdout=descriptor, stderr=descriptor, cwd="/")
     finally:
         os.close(descriptor)
+    try:
+        ready, address = _await_ready(child, log, start)
+    except BaseException:
+        if child.poll() is None:
+            child.terminate()
+        raise
+    context.note(f"server ready on {address}, process {child.pid}, data in {folder}, log in {log}; `scitq stop` ends it")
+    if ready is None:
+        context.note(f"warning: no word of it could be left in {locate.servers_folder()}; commands need --server {address}")
+    if context.out.is_json:
+        context.out.json(ready or {"host": address.host, "port": address.port, "pid": child.pid})
+    else:
+        context.out.text(str(child.pid))
+    return EXIT_OK
+
+
+def _await_ready(child: subprocess.Popen[bytes], log: Path, start: int) -> tuple[locate.RunningServer | None, locate.Address]:
+    """What the server says of itself in the runtime folder, or None where it could not, and its address."""
+    from scitq.client import locate
+
     deadline = clock.monotonic_s() + START_TIMEOUT_S
     while clock.monotonic_s() < deadline:
-        if child.poll() is not None:
-            said = log.read_bytes()[start:].decode("utf-8", "replace").strip()
-            raise ScitqError(f"the server did not start (exit {child.returncode}); {log} says:\n{said[-3000:]}")
-        ready = [server for server in locate.running_servers() if server.pid == child.pid]
-        if ready:
-            address = locate.Address(ready[0].host, ready[0].port)
-            context.note(f"server ready on {address}, process {child.pid}, data in {folder}, log in {log}; `scitq stop` ends it")
-            if context.out.is_json:
-                context.out.json(ready[0])
-            else:
-                context.out.text(str(child.pid))
-            return EXIT_OK
+        status = child.poll()
+        said = log.read_bytes()[start:].decode("utf-8", "replace").strip()
+        if status is not None:
+            raise ScitqError(f"the server did not start (exit {status}); {log} says:\n{said[-3000:]}")
+        if line := next((line for line in said.splitlines() if line.startswith(READY)), ""):
+            address = locate.parse_address(line.removeprefix(READY).partition(",")[0])
+            return next((server for server in locate.running_servers() if server.pid == child.pid), None), address
         clock.sleep_s(0.05)
-    child.terminate()
     raise ScitqError(f"the server was not ready within {START_TIMEOUT_S:g} s; {log} says why")
 
 
@@ -159,7 +177,7 @@ def run(context: Context) -> int:
         if file is not None:
             announced.append(file)
         bundle.keep_fresh("scitq.broker", "scitq.storage", "scitq.protocol")
-        print(f"scitq server ready on {Address(ready.host, ready.port)}, data in {ready.data_folder}", file=sys.stderr, flush=True)
+        print(f"{READY}{Address(ready.host, ready.port)}, data in {ready.data_folder}", file=sys.stderr, flush=True)
 
     try:
         return broker.run(config, broker.ServeOptions(port=context.options.port, on_ready=on_ready))

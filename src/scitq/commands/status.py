@@ -35,6 +35,7 @@ def run(context: Context) -> int:
         [
             ("server", str(context.api().address)),
             ("version", state.version),
+            *([("draining", "no new tasks are given; it ends when the last one has left its worker")] if state.is_draining else []),
             ("running since", f"{local_time(state.started_ms)} ({format_duration((state.now_ms - state.started_ms) / 1000)})"),
             ("process", f"{state.pid}, {format_bytes(state.memory_bytes)} of memory, loop {state.loop_busy_percent:.0f}% busy"),
             ("data", f"{state.data_folder} ({format_bytes(state.disk_free_bytes)} free)"),

@@ -27,6 +27,7 @@ def status(reading: Reading, message: m.ServerStatus) -> m.ServerState:
         data_folder=str(broker.folder), tasks=tasks.counts(reading.db), connections=len(broker.connections),
         workers=dict(Counter(worker.status for worker in workers.listed(reading.db))), memory_bytes=psutil.Process().memory_info().rss,
         loop_busy_percent=round(broker.busy_percent, 1), disk_free_bytes=free_bytes(broker.folder),
+        is_draining=broker.is_draining,
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ class ServerState(Reply, frozen=True, kw_only=True):
     memory_bytes: int
     loop_busy_percent: float = 0.0
     disk_free_bytes: int = 0
+    is_draining: bool = False
 
 
 @request("server.status", USERS, ServerState)
