@@ -203,12 +203,13 @@ def test_ctrl_c_while_a_server_starts_in_the_background_leaves_none(fresh):
     starting = fresh.start("serve --detach --port 0", start_new_session=True)
     children = Path(f"/proc/{starting.pid}/task/{starting.pid}/children")
     server = int(wait_until(lambda: children.read_text().split(), "the start of the server")[0])
+    cmdline = Path(f"/proc/{server}/cmdline")
+    wait_until(lambda: b"--detach" not in cmdline.read_bytes(), "its own program")  # until then the one who starts it waits
     os.kill(server, signal.SIGSTOP)  # before it is ready
     starting.send_signal(signal.SIGINT)
     assert starting.wait(60) == 130
     starting.communicate()
     os.kill(server, signal.SIGCONT)
-    cmdline = Path(f"/proc/{server}/cmdline")
     wait_until(lambda: not cmdline.exists() or not cmdline.read_bytes(), "the end of the server")
 
 
