@@ -9,7 +9,7 @@ import apsw
 from scitq.broker.store.connection import Store
 
 PAGES = 4000
-"""Pages in the WAL from which a checkpoint is started."""
+"""Pages that the WAL grows by from one checkpoint to the next; one after each commit would write pages that soon change again."""
 MOST_PAGES = 64_000
 """Pages from which the WAL is also cut back, which waits for readers (at most the busy time-out)."""
 
@@ -22,6 +22,7 @@ class Checkpointer:
         self._store = store
         self._wanted = threading.Event()
         self._pages = 0
+        self._folded = 0
         self._is_ending = False
         self._thread: threading.Thread | None = None
         if not store.is_exclusive:
@@ -32,7 +33,9 @@ class Checkpointer:
 
     def _after_commit(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._pages = pages
-        if pages >= PAGES:
+        if pages < self._folded:  # the WAL was begun anew
+            self._folded = 0
+        if pages - self._folded >= PAGES:
             self._wanted.set()
         return apsw.SQLITE_OK
 
@@ -46,9 +49,11 @@ class Checkpointer:
                 connection.close()
                 return
             self._wanted.clear()
-            mode = apsw.SQLITE_CHECKPOINT_RESTART if self._pages >= MOST_PAGES else apsw.SQLITE_CHECKPOINT_PASSIVE
+            pages = self._pages
+            mode = apsw.SQLITE_CHECKPOINT_RESTART if pages >= MOST_PAGES else apsw.SQLITE_CHECKPOINT_PASSIVE
             try:
                 connection.wal_checkpoint(mode=mode)
+                self._folded = pages
             except apsw.Error:
                 # Busy readers, or a full disk, which the writer will say itself; the next commit wakes us again.
                 continue
