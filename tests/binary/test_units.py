@@ -119,6 +119,7 @@ until_true is_gone
 echo nothing is left
 
 rm /etc/systemd/system/scitq-agent.service.d/setuid.conf
+printf '[Service]\\nReadWritePaths=%%s\\n' %(shared)s/work >/etc/systemd/system/scitq-agent.service.d/work.conf
 systemctl daemon-reload
 install -d -m 0711 -o scitq-agent %(shared)s/work
 printf 'SCITQ_AGENT_OPTIONS="--runtime docker"\nSCITQ_AGENT_WORK_DIR=%(shared)s/work\n' >>/etc/default/scitq-agent

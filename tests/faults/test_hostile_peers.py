@@ -75,6 +75,18 @@ def test_every_field_of_every_message_may_be_of_any_type_and_is_refused_in_words
     assert "Traceback" not in site.server_log
 
 
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -math.inf, 2**64 - 1, -(2**63), 1e300])
+def test_an_end_of_time_of_an_agent_is_refused_and_its_worker_still_listed(site: Site, peer: RawPeer, seconds: float) -> None:
+    users, agents = site.environment["SCITQ_TOKEN"], (site.data / "worker.token").read_text().strip()
+    known = AgentRegister(uid="timeless", name="timeless", host="h", hardware=Hardware(cpus=1, mem_gib=1, disk_gb=1), runtimes=["bare"])
+    assert peer.refusal("agent.register", agents, known) is None
+    for kind, body in (("agent.report", {"seq": 0}), ("agent.register", msgspec.to_builtins(known))):
+        refused = peer.refusal(kind, agents, body | {"seconds_left": seconds})
+        assert refused is not None
+        assert refused.code == "usage"
+        assert peer.refusal("worker.list", users, {}) is None
+
+
 def long_frame(kind: str, token: str, count: int = 10_000_000) -> bytes:
     """A request with a list of many numbers, which takes long to look into."""
     head = b"\x95\x01" + b"".join(msgspec.msgpack.encode(text) for text in (kind, "r", token))

@@ -275,7 +275,7 @@ class Loop:
 
     def _failed(self, pending: Pending | None, error: Exception) -> None:
         if pending is not None and isinstance(error, OverflowError):  # SQLite's integers have 64 bits with a sign
-            error = UsageError("a number in the request is too large")
+            error = UsageError("a number in the request, or in the answer to it, is too large")
         if not isinstance(error, ScitqError):
             logger.error("an error in %s", pending.kind.kind if pending else "periodic work", exc_info=error)
             error = ScitqError(f"an error in the server: {type(error).__name__}; its log has the details")
@@ -306,8 +306,8 @@ class Loop:
         self._in_flight.discard((pending.peer, pending.request_id))
         try:
             frame = envelope.pack("ok", pending.request_id, "", body)
-        except ProtocolError as error:
-            self._refuse(pending.peer, pending.request_id, error)
+        except (ProtocolError, OverflowError) as error:
+            self._failed(pending, error)
             return
         self._replies.append((pending.peer, frame))
 
@@ -330,22 +330,19 @@ class Loop:
         self._wake()
 
     def _read(self, reader: dispatch.Reader, pending: Pending) -> tuple[Any, Exception | None]:
-        db = getattr(self._local, "db", None)
-        if db is None:
-            db = self._local.db = self._broker.store.reader()
-        reading = Reading(db, now_ms(), self._broker, pending.who, pending.arrived_s, monotonic_s())
         try:
-            return reader(reading, pending.message), None
+            db = getattr(self._local, "db", None)
+            if db is None:
+                db = self._local.db = self._broker.store.reader()
+            reading = Reading(db, now_ms(), self._broker, pending.who, pending.arrived_s, monotonic_s())
+            outcome = reader(reading, pending.message)
+            return msgspec.Raw(msgspec.msgpack.encode(outcome)) if isinstance(outcome, Reply) else outcome, None
         except Exception as error:  # noqa: BLE001 - handed to the loop, which answers
             return None, error
 
     def _read_in_thread(self, reader: dispatch.Reader, pending: Pending) -> None:
         outcome, error = self._read(reader, pending)
-        if error is None and isinstance(outcome, Reply):
-            body = msgspec.Raw(msgspec.msgpack.encode(outcome))
-            self._post(lambda: self._finish_read(pending, body, None))
-        else:
-            self._post(lambda: self._finish_read(pending, outcome, error))
+        self._post(lambda: self._finish_read(pending, outcome, error))
 
     def _finish_read(self, pending: Pending, outcome: Any, error: Exception | None) -> None:  # noqa: ANN401 - Reply, Park or bytes of one
         if error is not None:

@@ -169,16 +169,20 @@ class RcloneStorage(OneByOne):
         self._require_file_key(key)
         with local_errors(source, self.uri(key)), open_regular(source) as file:
             size = os.fstat(file.fileno()).st_size
-            with tempfile.TemporaryDirectory(prefix="scitq-up-") as folder:
-                (Path(folder) / "file").symlink_to(os.path.realpath(source))
-                with stream_slot(token):
-                    with_retries(lambda: self._copy(folder, key, size, progress, token), cancel=token, tries=TRIES)
+            with stream_slot(token):
+                with_retries(lambda: self._copy(source, key, size, progress, token), cancel=token, tries=TRIES)
         entry = self._stat(key, token)
         if entry is None or entry.size not in {size, -1}:
             raise StorageError(f"{self.uri(key)}: not stored whole; {entry.size if entry else 'no'} bytes are there instead of {size}")
         return entry
 
-    def _copy(self, folder: str, key: str, size: int, progress: Progress, cancel: Cancel) -> None:
+    def _copy(self, source: Path, key: str, size: int, progress: Progress, cancel: Cancel) -> None:
+        """Under a plain name in the folder of rclone, which is cleared away after us however we end."""
+        with tempfile.TemporaryDirectory(prefix="up-", dir=self._daemon.folder(cancel)) as folder:
+            (Path(folder) / "file").symlink_to(os.path.realpath(source))
+            self._copy_from(folder, key, size, progress, cancel)
+
+    def _copy_from(self, folder: str, key: str, size: int, progress: Progress, cancel: Cancel) -> None:
         parameters = {"srcFs": f":local,copy_links:{folder}", "srcRemote": "file", "dstFs": self._fs(key), "dstRemote": self._remote(key)}
         options = {"IgnoreTimes": True, "NoUpdateModTime": True}
         with self._errors(key):

@@ -73,6 +73,14 @@ class RcloneDaemon:
                 raise _error(reply.status, answer)
             return dict(answer)
 
+    def folder(self, cancel: Cancel) -> Path:
+        """A private folder that goes when this rclone ends, or when another one starts after we were killed."""
+        self._started(cancel)
+        folder = self._folder
+        if folder is None:
+            raise TransientStorageError("rclone was ended")
+        return folder
+
     @contextmanager
     def open(self, target: str, headers: Mapping[str, str], *, cancel: Cancel) -> Iterator[Reply]:
         """GET one object from rclone's own server; the status is below 300, or RcloneError."""

@@ -125,7 +125,7 @@ class Helper:
     def __init__(self, argv: Sequence[str | Path], **options: Any) -> None:  # noqa: ANN401 - Popen's own options
         self._lock = threading.Lock()
         self._process = start(argv, start_new_session=True, **options)
-        words = ["sh", "-c", _GUARD, "sh", str(self._process.pid)]
+        words = ["/bin/sh", "-c", _GUARD, "sh", str(self._process.pid)]
         null = subprocess.DEVNULL
         self._guard = start(words, stdin=subprocess.PIPE, stdout=null, stderr=null, cwd="/", start_new_session=True)
 

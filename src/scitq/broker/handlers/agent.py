@@ -32,6 +32,7 @@ _FROM_AGENT = {"accept", "decline", "fetch", "fetched", "start", "skip", "fail",
 _RESEND_S = 3.0
 _MOST_MISSING = 2
 _DECLINE_PAUSE_S = 30.0
+_LONGEST_S = 1000 * 365 * 86400.0
 
 
 @handles(m.AgentRegister)
@@ -45,7 +46,8 @@ def register(ctx: Ctx, message: m.AgentRegister) -> m.Registered:
             raise ConflictError(f"worker {known.id} was deleted; this agent must end")
         workers.update(ctx.tx, known.id, {"uid": None})
         known = None
-    ends_ms = None if message.seconds_left is None else ctx.now_ms + round(message.seconds_left * 1000)
+    left_s = _seconds_left(message.seconds_left)
+    ends_ms = None if left_s is None else ctx.now_ms + round(left_s * 1000)
     step_id = _step(ctx, message.step)
     worker_id = workers.register(ctx.tx, known.id if known else None, message, ends_ms=ends_ms, step_id=step_id, now_ms=ctx.now_ms)
     worker = workers.get(ctx.tx, worker_id)
@@ -153,6 +155,7 @@ def report(ctx: Ctx, message: m.AgentReport) -> m.Reported:
     worker_id = ctx.broker.peers.get(ctx.peer)
     if worker_id is None:
         raise NotLoggedInError("register first")
+    left_s = _seconds_left(message.seconds_left)
     session = ctx.broker.sessions[worker_id]
     session.seen_s = monotonic_s()
     if message.stats is not None:
@@ -172,8 +175,8 @@ def report(ctx: Ctx, message: m.AgentReport) -> m.Reported:
     _note_progress(ctx, worker_id, message)
     if message.held is not None:
         stale.extend(_compare(ctx, worker_id, session, message.held))
-    if message.seconds_left is not None:
-        _set_end(ctx, worker_id, session.seen_s + message.seconds_left)
+    if left_s is not None:
+        _set_end(ctx, worker_id, session.seen_s + left_s)
     return m.Reported(seq=message.seq, stale=stale, log_offsets=offsets)
 
 
@@ -186,6 +189,13 @@ def _note_progress(ctx: Ctx, worker_id: int, message: m.AgentReport) -> None:
     for task_id, attempt, done, to_do in message.progress:
         if task_id in held and held[task_id].attempt == attempt:
             ctx.broker.progress[task_id] = {"bytes_done": done, "bytes_to_do": to_do}
+
+
+def _seconds_left(told: float | None) -> float | None:
+    """How long an allocation lasts yet; UsageError for what can't be."""
+    if told is not None and not abs(told) <= _LONGEST_S:
+        raise UsageError(f"seconds_left is {told}; an allocation ends within a thousand years")
+    return told
 
 
 def _set_end(ctx: Ctx, worker_id: int, ends_s: float) -> None:
