@@ -27,13 +27,13 @@ def exe(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture(scope="session")
-def debs(exe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the deb of this version and of a newer one."""
+def packages(exe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the deb and the rpm of this version and of a newer one."""
     assert exe.is_file()
-    folder = tmp_path_factory.mktemp("debs")
+    folder = tmp_path_factory.mktemp("packages")
     for version in (scitq.__version__, NEWER):
         environment = os.environ | {"SCITQ_VENV": sys.prefix, "SCITQ_PACKAGE_DIR": str(folder), "SCITQ_PACKAGE_VERSION": version}
-        done = subprocess.run([ROOT / "build/packages.sh", "deb"], env=environment, capture_output=True, text=True, timeout=250)
+        done = subprocess.run([ROOT / "build/packages.sh", "deb", "rpm"], env=environment, capture_output=True, text=True, timeout=250)
         assert done.returncode == 0, done.stdout + done.stderr
     return folder
 

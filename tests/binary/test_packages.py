@@ -110,18 +110,6 @@ remove_it() { rpm --erase $options scitq; }
 """
 
 
-@pytest.fixture(scope="module")
-def packages(exe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the deb and the rpm of this version and of a newer one."""
-    assert exe.is_file()
-    folder = tmp_path_factory.mktemp("packages")
-    for version in (scitq.__version__, NEWER):
-        environment = os.environ | {"SCITQ_VENV": sys.prefix, "SCITQ_PACKAGE_DIR": str(folder), "SCITQ_PACKAGE_VERSION": version}
-        done = subprocess.run([ROOT / "build/packages.sh", "deb", "rpm"], env=environment, capture_output=True, text=True, timeout=250)
-        assert done.returncode == 0, done.stdout + done.stderr
-    return folder
-
-
 @pytest.mark.skipif(os.geteuid() != 0, reason="installing a package needs root")
 @pytest.mark.parametrize(("tool", "words"), [("dpkg", DEB), ("rpm", RPM)])
 def test_a_package_is_installed_started_upgraded_and_removed(packages: Path, tmp_path: Path, tool: str, words: str) -> None:

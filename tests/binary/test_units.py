@@ -145,13 +145,15 @@ ended with 0
 """
 
 
-def test_units_start_restart_upgrade_and_stop(debs: Path, tmp_path: Path) -> None:
-    said = machine.run(SCENARIO % {"old": scitq.__version__, "new": NEWER}, tmp_path, debs)
+def test_units_start_restart_upgrade_and_stop(packages: Path, tmp_path: Path) -> None:
+    said = machine.run(SCENARIO % {"old": scitq.__version__, "new": NEWER}, tmp_path, packages)
     assert said.endswith(SAID), said
 
 
 @pytest.mark.docker
-def test_tasks_in_containers_of_podman_and_docker_under_the_workers_unit(debs: Path, tmp_path: Path, docker_service: DockerService) -> None:
+def test_tasks_in_containers_of_podman_and_docker_under_the_workers_unit(
+    packages: Path, tmp_path: Path, docker_service: DockerService
+) -> None:
     """Docker's engine is this machine's: it must see the worker's folder at the same place."""
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -159,5 +161,5 @@ def test_tasks_in_containers_of_podman_and_docker_under_the_workers_unit(debs: P
     docker_service.command("save", "-o", str(shared / "alpine.tar"), "alpine:latest")
     (shared / "alpine.tar").chmod(0o644)
     (shared / "containers.conf").write_text(CONTAINERS_CONF)
-    said = machine.run(CONTAINERS % {"old": scitq.__version__, "shared": shared}, tmp_path, debs, shared, Path("/run/docker.sock"))
+    said = machine.run(CONTAINERS % {"old": scitq.__version__, "shared": shared}, tmp_path, packages, shared, Path("/run/docker.sock"))
     assert said.endswith(SAID_OF_CONTAINERS), said

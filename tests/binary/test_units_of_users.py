@@ -102,15 +102,18 @@ for name in bob eve; do # both at once, each with a server of their own
     new_user $name
     sed 's/sleep 20/sleep 0/' %(shared)s/packaging/scitq.crontab | crontab -u $name -
 done
-boots() { rm -f /run/crond.reboot; systemctl start cron; }
+boots() { # then the servers and workers of both come up and work
+    rm -f /run/crond.reboot
+    systemctl start cron
+    for name in bob eve; do
+        token=
+        until_true by $name 'scitq ping'
+        logs_in $name
+        until_true has_worker $name
+        does_a_task $name
+    done
+}
 boots
-for name in bob eve; do
-    token=
-    until_true by $name 'scitq ping'
-    logs_in $name
-    until_true has_worker $name
-    does_a_task $name
-done
 echo two users have a server each
 
 systemctl stop cron
@@ -119,13 +122,6 @@ for name in bob eve; do
     until_true is_gone
 done
 boots
-for name in bob eve; do
-    token=
-    until_true by $name 'scitq ping'
-    logs_in $name
-    until_true has_worker $name
-    does_a_task $name
-done
 echo again after the power was cut
 systemctl stop cron
 by eve 'scitq stop --quiet'

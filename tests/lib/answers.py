@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.lib.webserver import serving
+
 
 @dataclass
 class Fault:
@@ -53,15 +55,8 @@ class Answers(ThreadingHTTPServer):
     @classmethod
     @contextmanager
     def before(cls, upstream: str) -> Iterator[Answers]:
-        server = cls(upstream)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
+        with serving(cls(upstream)) as server:
             yield server
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def take(self, method: str, path: str) -> Fault | None:
         with self.lock:

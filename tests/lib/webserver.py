@@ -7,6 +7,22 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
+
+S = TypeVar("S", bound=ThreadingHTTPServer)
+
+
+@contextmanager
+def serving(server: S) -> Iterator[S]:
+    """`server`, answering in a thread until the end of the block."""
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 class WebServer(ThreadingHTTPServer):
@@ -37,15 +53,8 @@ class WebServer(ThreadingHTTPServer):
     @classmethod
     @contextmanager
     def running(cls) -> Iterator[WebServer]:
-        server = cls()
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
+        with serving(cls()) as server:
             yield server
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def handle_error(self, request, client_address):
         pass

@@ -21,8 +21,8 @@ def kind_of(folder: Path, mounts: Path = Path("/proc/self/mountinfo")) -> str:
     real = os.path.realpath(folder)
     there = real
     while not os.path.exists(there):  # noqa: PTH110 - a text, as the mount points are
-        there = os.path.dirname(there)  # noqa: PTH120
-    number = os.stat(there).st_dev  # noqa: PTH116
+        there = os.path.dirname(there)  # noqa: PTH120 - as above
+    number = os.stat(there).st_dev  # noqa: PTH116 - as above
     device = f"{os.major(number)}:{os.minor(number)}"
     try:
         lines = mounts.read_bytes().splitlines()

@@ -152,7 +152,7 @@ class DockerExecutor:
             found.append(Adopted(key, b"", age_s, state["Running"]))
             folders = TaskFolders(Path(labels[FOLDER]))
             # The defaults bind the values of this turn of the loop, which mypy does not follow.
-            self._thread(key, lambda key=key, folders=folders, cap=int(labels[LOG_CAP]): self._follow(key, folders, cap))  # type: ignore[misc]
+            self._thread(key, lambda key=key, folders=folders, cap=int(labels[LOG_CAP]): self._follow(key, folders, cap))  # type: ignore[misc] # as above
         return found
 
     def clear(self) -> int:
